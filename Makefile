@@ -1,0 +1,129 @@
+# brig: the only Makefile. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := all
+MAKEFLAGS += --no-builtin-rules
+
+include mk/flags.mk
+
+B := build
+PREFIX ?= /usr
+VERSION := 0.1.0
+
+CC_gcc := gcc
+CC_clang := clang-14
+
+# --- What each program is made of -------------------------------------------
+
+BASE := assert log fd buf loop
+BASE_OBJS := $(BASE:%=src/base/%.o)
+
+# The monitor, its main() apart: tests and fuzzers link the rest.
+VMM_CORE := gmem virtio/queue virtio/mmio
+VMM_DEVS :=
+VMM_REST :=
+VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
+	$(VMM_REST:%=src/vmm/%.o)
+
+INIT_OBJS :=
+SPAWN_OBJS :=
+BRIGD_OBJS :=
+CLI_OBJS :=
+
+# Static programs may not allocate or look anything up at run time.
+PROGRAMS_STATIC :=
+PROGRAMS_DYNAMIC :=
+PROGRAMS := $(PROGRAMS_STATIC) $(PROGRAMS_DYNAMIC)
+
+OBJS_brig-vmm = src/vmm/main.o $(VMM_OBJS) src/base/assert.o src/base/log.o src/base/fd.o
+OBJS_brig-init = $(INIT_OBJS) $(BASE_OBJS)
+OBJS_brig-spawn = $(SPAWN_OBJS) $(BASE_OBJS)
+OBJS_brigd = $(BRIGD_OBJS) $(BASE_OBJS)
+OBJS_brig = $(CLI_OBJS) $(BASE_OBJS)
+
+LIBS_brig-vmm := -pthread
+LIBS_brig-init :=
+LIBS_brig-spawn :=
+LIBS_brigd := -lmicrohttpd -ljansson -lsqlite3
+LIBS_brig := -lcurl -ljansson
+
+# --- Building with both compilers -------------------------------------------
+
+.PHONY: all gcc clang help run stop test bench install clean fuzz images \
+	check format tidy deps
+
+all: gcc clang ## build every program with gcc 12 and with clang 14
+
+gcc: $(PROGRAMS:%=$(B)/gcc/bin/%)
+clang: $(PROGRAMS:%=$(B)/clang/bin/%)
+
+define compiler_rules
+$(B)/$(1)/obj/%.o: %.c Makefile mk/flags.mk
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC_$(1)) $$(CPPFLAGS_ALL) $$(DEPFLAGS) $$(HARDEN) \
+		$$(HARDEN_$(1)) $$(WARN) $$(WARN_$(1)) -DBRIG_VERSION='"$(VERSION)"' \
+		-fPIE -pthread -I$(B)/gen -c $$< -o $$@
+endef
+
+define program_rules
+$(B)/$(1)/bin/$(2): $$(OBJS_$(2):%=$(B)/$(1)/obj/%)
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC_$(1)) $(3) $$(LINK_HARDEN) -o $$@ $$^ $$(LIBS_$(2))
+	@echo "  built $$@"
+endef
+
+$(foreach c,gcc clang,$(eval $(call compiler_rules,$(c))))
+$(foreach c,gcc clang,$(foreach p,$(PROGRAMS_STATIC),\
+	$(eval $(call program_rules,$(c),$(p),-static-pie))))
+$(foreach c,gcc clang,$(foreach p,$(PROGRAMS_DYNAMIC),\
+	$(eval $(call program_rules,$(c),$(p),-pie))))
+
+Q := @
+
+# --- Unit tests (cmocka; address and undefined sanitizers) -------------------
+
+# Each test is tests/unit/NAME.c, linked with the objects named here.
+UNIT_TESTS :=
+
+UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+	-DBRIG_TEST -Wall -Wextra -Werror -Wno-unused-parameter
+
+$(B)/test/obj/%.o: %.c Makefile mk/flags.mk
+	@mkdir -p $(@D)
+	$(Q)clang-14 $(CPPFLAGS_ALL) $(DEPFLAGS) $(UNIT_CFLAGS) -pthread \
+		-DBRIG_VERSION='"$(VERSION)"' -I$(B)/gen -c $< -o $@
+
+define unit_rules
+$(B)/test/unit/$(1): $(B)/test/obj/tests/unit/$(1).o $$(UNIT_$(1):%=$(B)/test/obj/%)
+	@mkdir -p $$(@D)
+	$$(Q)clang-14 -fsanitize=address,undefined -pthread -o $$@ $$^ -lcmocka $$(UNIT_LIBS_$(1))
+endef
+$(foreach t,$(UNIT_TESTS),$(eval $(call unit_rules,$(t))))
+
+# --- Fuzz targets (libFuzzer) -------------------------------------------------
+
+# Each target is tests/fuzz/NAME.c with a corpus in tests/fuzz/corpus/NAME/.
+FUZZ_TARGETS :=
+
+FUZZ_CFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=all -DBRIG_TEST -Wall -Wextra -Werror
+
+$(B)/fuzz/obj/%.o: %.c Makefile mk/flags.mk
+	@mkdir -p $(@D)
+	$(Q)clang-14 $(CPPFLAGS_ALL) $(DEPFLAGS) $(FUZZ_CFLAGS) -pthread \
+		-DBRIG_VERSION='"$(VERSION)"' -I$(B)/gen -c $< -o $@
+
+define fuzz_rules
+$(B)/fuzz/$(1): $(B)/fuzz/obj/tests/fuzz/$(1).o $$(FUZZ_$(1):%=$(B)/fuzz/obj/%)
+	@mkdir -p $$(@D)
+	$$(Q)clang-14 -fsanitize=fuzzer,address,undefined -pthread -o $$@ $$^ $$(FUZZ_LIBS_$(1))
+endef
+$(foreach t,$(FUZZ_TARGETS),$(eval $(call fuzz_rules,$(t))))
+
+clean: ## remove everything that was built (not the host VM's data)
+	rm -rf $(B)/gcc $(B)/clang $(B)/test $(B)/fuzz $(B)/gen
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
