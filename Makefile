@@ -20,7 +20,7 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 
 # The monitor, its main() apart: tests and fuzzers link the rest.
 VMM_CORE := gmem virtio/queue virtio/mmio
-VMM_DEVS :=
+VMM_DEVS := blk/cow dev/blk dev/rng dev/serial
 VMM_REST :=
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)

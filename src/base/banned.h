@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* glibc's FORTIFY makes these macros under clang. */
+#undef sprintf
+#undef vsprintf
+
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf gets strtok
 #pragma GCC poison atoi atol atoll atof system popen mktemp tmpnam
 

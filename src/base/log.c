@@ -46,7 +46,8 @@ static size_t escape(char *to, size_t size, const char *from)
 	return n;
 }
 
-static void vlog(enum log_level level, const char *fmt, va_list ap)
+printf_like(2, 0) static void vlog(enum log_level level, const char *fmt,
+				   va_list ap)
 {
 	char text[LOG_LINE_MAX / 2];
 	char line[LOG_LINE_MAX];
@@ -56,7 +57,7 @@ static void vlog(enum log_level level, const char *fmt, va_list ap)
 		return;
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	int head = snprintf(line, sizeof(line), "%s[%d] %s: ", program,
-	                    (int)getpid(), level_names[level]);
+			    (int)getpid(), level_names[level]);
 	size_t n = (size_t)head;
 	n += escape(line + n, sizeof(line) - n - 1, text);
 	line[n++] = '\n';
