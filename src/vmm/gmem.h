@@ -63,6 +63,6 @@ must_check int gmem_store_u16(struct gmem *g, gpa_t at, uint16_t v);
  * the kernel, which then is the only one that touches it. Never for reading
  * fields. 0 or -EFAULT; n must be at least 1. */
 must_check int gmem_iovec(struct gmem *g, gpa_t at, size_t n,
-                          struct iovec *ret);
+			  struct iovec *ret);
 
 #endif

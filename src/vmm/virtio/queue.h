@@ -57,37 +57,41 @@ struct queue_chain {
  * a power of two within `max`, rings aligned and inside RAM. 0, -EINVAL or
  * -EFAULT; on failure *ret is untouched. */
 must_check int queue_activate(struct gmem *g, uint16_t size, uint16_t max,
-                              gpa_t desc, gpa_t avail, gpa_t used,
-                              struct queue *ret);
+			      gpa_t desc, gpa_t avail, gpa_t used,
+			      struct queue *ret);
 
-/* Takes the next available chain. 1: *ret is filled; 0: none; or an error.
- * Every popped chain must be given back by queue_push. */
+/* Takes the next available chain. 1: *ret is filled; 0: none; or an error,
+ * and then *ret is empty and the queue unchanged. Every popped chain must be
+ * given back by queue_push. Refused with -EPROTO: more chains than the queue
+ * can hold, a head or `next` outside the table, a loop, a writable descriptor
+ * before a readable one, an indirect one, an empty one (drivers send none),
+ * too many bytes. */
 must_check int queue_pop(struct queue *q, struct gmem *g,
-                         struct queue_chain *ret);
+			 struct queue_chain *ret);
 
 /* Gives a chain back with `written` bytes written to its writable segments.
  * 0, or -EFAULT, or -EPROTO if nothing is in flight. */
 must_check int queue_push(struct queue *q, struct gmem *g, uint16_t head,
-                          uint32_t written);
+			  uint32_t written);
 
 /* Whether the driver wants an interrupt (VIRTQ_AVAIL_F_NO_INTERRUPT). */
 must_check int queue_wants_interrupt(struct queue *q, struct gmem *g,
-                                     bool *ret);
+				     bool *ret);
 
 /* Copies up to `n` bytes from the readable (to the writable) segments of a
  * chain, starting `offset` bytes into them. Returns the number of bytes
  * copied, or -EFAULT. */
 must_check int64_t queue_chain_read(const struct queue_chain *c, struct gmem *g,
-                                    uint32_t offset, void *to, uint32_t n);
+				    uint32_t offset, void *to, uint32_t n);
 must_check int64_t queue_chain_write(const struct queue_chain *c,
-                                     struct gmem *g, uint32_t offset,
-                                     const void *from, uint32_t n);
+				     struct gmem *g, uint32_t offset,
+				     const void *from, uint32_t n);
 
 /* Fills iov (at least QUEUE_SIZE_MAX entries) with `n` bytes of the readable
  * or writable segments from `offset` on. Returns the number of entries, or
  * -EFAULT; -ERANGE if the chain holds fewer bytes. */
 must_check int queue_chain_iovec(const struct queue_chain *c, struct gmem *g,
-                                 bool writable, uint32_t offset, uint32_t n,
-                                 struct iovec *iov);
+				 bool writable, uint32_t offset, uint32_t n,
+				 struct iovec *iov);
 
 #endif

@@ -47,29 +47,30 @@ struct virtio_dev;
  * NULL callbacks mean "nothing to do". */
 struct virtio_model {
 	const char *name;
-	uint32_t id;                            /* enum virtio_id */
-	uint16_t queue_max[VIRTIO_QUEUES_MAX];  /* 0 ends the list */
-	uint64_t features;                      /* offered, without VERSION_1 */
+	uint32_t id;                           /* enum virtio_id */
+	uint16_t queue_max[VIRTIO_QUEUES_MAX]; /* 0 ends the list */
+	uint64_t features;                     /* offered, without VERSION_1 */
 
 	/* Becomes active: features and queues are set. -errno refuses, and
-	 * the device needs a reset. */
+	 * the device needs a reset; `reset` is not called for it. */
 	int (*activate)(struct virtio_dev *d);
 
 	/* The driver kicked queue `q`, which is in use. */
 	void (*notify)(struct virtio_dev *d, unsigned int q);
 
-	/* Back to inactive: drop everything in flight. After it returns no
-	 * byte of guest memory is touched for the old rings (A-14). */
+	/* From active back to inactive: drop everything in flight. After it
+	 * returns no byte of guest memory is touched for the old rings
+	 * (A-14). */
 	void (*reset)(struct virtio_dev *d);
 };
 
 struct virtio_dev {
 	const struct virtio_model *model;
-	struct gmem *mem;  /* borrowed */
-	void *self;        /* the model's own state; borrowed */
+	struct gmem *mem;      /* borrowed */
+	void *self;            /* the model's own state; borrowed */
 	const uint8_t *config; /* device configuration space, read only */
 	uint16_t config_len;
-	int irq_fd;        /* eventfd: KVM raises the slot's GSI */
+	int irq_fd; /* non-blocking eventfd: KVM raises the slot's GSI */
 
 	/* valid while active */
 	bool active;
@@ -83,7 +84,6 @@ struct virtio_dev {
 		uint32_t driver_features_sel;
 		uint64_t driver_features;
 		uint32_t queue_sel;
-		uint32_t config_generation;
 		struct {
 			uint32_t num;
 			uint32_t ready;
@@ -102,31 +102,34 @@ struct virtio_dev {
 
 /* Prepares an inactive device. Borrows all it is given. */
 void virtio_init(struct virtio_dev *d, const struct virtio_model *model,
-                 struct gmem *mem, void *self, const uint8_t *config,
-                 uint16_t config_len, int irq_fd);
+		 struct gmem *mem, void *self, const uint8_t *config,
+		 uint16_t config_len, int irq_fd);
 
 /* A register access of the guest at `offset` (0..0xfff) into the slot (virtio
  * 1.2, 4.2.2); `len` is 1, 2, 4 or 8. A read always fills `data`; what has no
  * meaning reads 0 and is ignored when written. `d` may be NULL: an empty slot.
  * Called from vCPU threads without vmm_lock; takes it where it must. */
 void virtio_mmio_read(struct virtio_dev *d, uint64_t offset, void *data,
-                      uint32_t len);
+		      uint32_t len);
 void virtio_mmio_write(struct virtio_dev *d, uint64_t offset, const void *data,
-                       uint32_t len);
+		       uint32_t len);
 
 /* The ioeventfd of queue `q` fired. Device thread; takes vmm_lock. */
 void virtio_kick(struct virtio_dev *d, unsigned int q);
 
 /* --- what a model calls --------------------------------------------------- */
 
-/* queue_pop on an active device: 1, 0 or negative; a negative result has
- * already put the device into "needs reset". */
+/* queue_pop: 1, 0 or negative; a negative result has already put the device
+ * into "needs reset". 0 also when the queue may not be touched: the device is
+ * inactive, needs a reset, its driver gave up, or `q` is not in use. */
 must_check int virtio_pop(struct virtio_dev *d, unsigned int q,
-                          struct queue_chain *ret);
+			  struct queue_chain *ret);
 
-/* queue_push likewise. Does not interrupt. */
+/* queue_push: 0 or negative, likewise; -EPROTO when the queue may not be
+ * touched, so that a completion that comes too late goes nowhere. Does not
+ * interrupt. */
 must_check int virtio_push(struct virtio_dev *d, unsigned int q, uint16_t head,
-                           uint32_t written);
+			   uint32_t written);
 
 /* Interrupts the driver for queue `q` unless it asked us not to. Call once
  * after a batch of pushes. */
