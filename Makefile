@@ -21,7 +21,8 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 # The monitor, its main() apart: tests and fuzzers link the rest.
 VMM_CORE := gmem virtio/queue virtio/mmio
 VMM_DEVS := blk/cow dev/blk dev/rng dev/serial
-VMM_REST :=
+VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
+	x86/cpuid x86/elf
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
@@ -47,6 +48,16 @@ LIBS_brig-spawn :=
 LIBS_brigd := -lmicrohttpd -ljansson -lsqlite3
 LIBS_brig := -lcurl -ljansson
 
+# The DSDT: preprocessed with wire/boot.h, compiled by iasl into C bytes.
+$(B)/gen/dsdt.h: src/vmm/x86/dsdt.asl wire/boot.h
+	@mkdir -p $(@D)
+	$(Q)cpp -P -undef -I. -x assembler-with-cpp $< > $(B)/gen/dsdt.asl
+	$(Q)iasl -va -vs -p $(B)/gen/dsdt -tc $(B)/gen/dsdt.asl > $(B)/gen/iasl.log \
+		|| { cat $(B)/gen/iasl.log; exit 1; }
+	$(Q)sed 's/^unsigned char/static const unsigned char/' $(B)/gen/dsdt.hex > $@
+$(B)/gcc/obj/src/vmm/x86/acpi.o $(B)/clang/obj/src/vmm/x86/acpi.o \
+$(B)/test/obj/src/vmm/x86/acpi.o $(B)/fuzz/obj/src/vmm/x86/acpi.o: $(B)/gen/dsdt.h
+
 # --- Building with both compilers -------------------------------------------
 
 .PHONY: all gcc clang help run stop test bench install clean fuzz images \
@@ -58,7 +69,7 @@ gcc: $(PROGRAMS:%=$(B)/gcc/bin/%)
 clang: $(PROGRAMS:%=$(B)/clang/bin/%)
 
 define compiler_rules
-$(B)/$(1)/obj/%.o: %.c Makefile mk/flags.mk
+$(B)/$(1)/obj/%.o: %.c mk/flags.mk
 	@mkdir -p $$(@D)
 	$$(Q)$$(CC_$(1)) $$(CPPFLAGS_ALL) $$(DEPFLAGS) $$(HARDEN) \
 		$$(HARDEN_$(1)) $$(WARN) $$(WARN_$(1)) -DBRIG_VERSION='"$(VERSION)"' \
@@ -85,10 +96,15 @@ Q := @
 # Each test is tests/unit/NAME.c, linked with the objects named here.
 UNIT_TESTS :=
 
+UNIT_TESTS += cow serial
+UNIT_cow := src/vmm/blk/cow.o
+UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
+UNIT_serial := src/vmm/dev/serial.o
+
 UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-DBRIG_TEST -Wall -Wextra -Werror -Wno-unused-parameter
 
-$(B)/test/obj/%.o: %.c Makefile mk/flags.mk
+$(B)/test/obj/%.o: %.c mk/flags.mk
 	@mkdir -p $(@D)
 	$(Q)clang-14 $(CPPFLAGS_ALL) $(DEPFLAGS) $(UNIT_CFLAGS) -pthread \
 		-DBRIG_VERSION='"$(VERSION)"' -I$(B)/gen -c $< -o $@
@@ -105,10 +121,13 @@ $(foreach t,$(UNIT_TESTS),$(eval $(call unit_rules,$(t))))
 # Each target is tests/fuzz/NAME.c with a corpus in tests/fuzz/corpus/NAME/.
 FUZZ_TARGETS :=
 
+FUZZ_TARGETS += serial
+FUZZ_serial := src/vmm/dev/serial.o src/base/assert.o
+
 FUZZ_CFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
 	-fno-sanitize-recover=all -DBRIG_TEST -Wall -Wextra -Werror
 
-$(B)/fuzz/obj/%.o: %.c Makefile mk/flags.mk
+$(B)/fuzz/obj/%.o: %.c mk/flags.mk
 	@mkdir -p $(@D)
 	$(Q)clang-14 $(CPPFLAGS_ALL) $(DEPFLAGS) $(FUZZ_CFLAGS) -pthread \
 		-DBRIG_VERSION='"$(VERSION)"' -I$(B)/gen -c $< -o $@
