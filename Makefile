@@ -20,7 +20,7 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 
 # The monitor, its main() apart: tests and fuzzers link the rest.
 VMM_CORE := gmem virtio/queue virtio/mmio
-VMM_DEVS := blk/cow dev/blk dev/rng dev/serial
+VMM_DEVS := blk/cow dev/blk dev/rng dev/serial dev/vsock
 VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
 	x86/cpuid x86/elf
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
@@ -32,7 +32,7 @@ BRIGD_OBJS :=
 CLI_OBJS :=
 
 # Static programs may not allocate or look anything up at run time.
-PROGRAMS_STATIC :=
+PROGRAMS_STATIC := brig-vmm
 PROGRAMS_DYNAMIC :=
 PROGRAMS := $(PROGRAMS_STATIC) $(PROGRAMS_DYNAMIC)
 
@@ -90,6 +90,18 @@ $(foreach c,gcc clang,$(foreach p,$(PROGRAMS_DYNAMIC),\
 	$(eval $(call program_rules,$(c),$(p),-pie))))
 
 Q := @
+
+# --- Tiny guests: freestanding ELF32 programs with a PVH note -----------------
+
+TINY_GUESTS := hello script faults ports
+TINY_CFLAGS := -m32 -march=i686 -O1 -std=gnu17 -ffreestanding -fno-pic \
+	-fno-stack-protector -fcf-protection=none -nostdlib -static -no-pie \
+	-Wall -Wextra -Werror -I. -Itests/guest -Wl,-T,tests/guest/guest.ld \
+	-Wl,--build-id=none -Wl,--no-warn-rwx-segments
+
+$(B)/tests/guest/%.elf: tests/guest/%.c tests/guest/start.S tests/guest/guest.h tests/guest/guest.ld
+	@mkdir -p $(@D)
+	$(Q)gcc $(TINY_CFLAGS) -o $@ tests/guest/start.S $<
 
 # --- Unit tests (cmocka; address and undefined sanitizers) -------------------
 

@@ -182,7 +182,7 @@ struct guest_status {
 	uint64_t disk_total_bytes;
 	uint64_t disk_free_bytes;
 	uint32_t load_milli[3]; /* load averages x 1000 */
-	uint32_t processes;     /* of users; kernel threads and agent excluded */
+	uint32_t processes; /* of users; kernel threads and agent excluded */
 };
 static_assert(sizeof(struct guest_status) == 72, "wire format");
 
@@ -199,9 +199,9 @@ enum guest_error_stage {
 };
 
 struct guest_error {
-	uint32_t stage;    /* enum guest_error_stage */
-	uint32_t error;    /* errno of the guest */
-	char detail[120];  /* what was tried; NUL-terminated, for people */
+	uint32_t stage;   /* enum guest_error_stage */
+	uint32_t error;   /* errno of the guest */
+	char detail[120]; /* what was tried; NUL-terminated, for people */
 };
 static_assert(sizeof(struct guest_error) == 128, "wire format");
 

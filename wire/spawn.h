@@ -52,10 +52,10 @@ enum spawn_kvm_kind {
 };
 
 struct spawn_msg {
-	uint32_t type;    /* enum spawn_msg_type */
-	uint32_t seq;     /* chosen by brigd, repeated in the reply */
-	int32_t status;   /* replies: 0 or -errno */
-	uint32_t handle;  /* STARTED gives it, KILL and EXITED name it */
+	uint32_t type;          /* enum spawn_msg_type */
+	uint32_t seq;           /* chosen by brigd, repeated in the reply */
+	int32_t status;         /* replies: 0 or -errno */
+	uint32_t handle;        /* STARTED gives it, KILL and EXITED name it */
 	char id[BRIG_ID_BYTES]; /* START: sandbox id, names the cgroup */
 	uint32_t vcpus;
 	uint32_t memory_mib;
@@ -67,7 +67,7 @@ struct spawn_msg {
 	int32_t wait_status;        /* EXITED */
 	uint32_t kvm_kind;          /* PROBED: enum spawn_kvm_kind */
 	uint32_t zero;
-	uint64_t iterations_per_s;  /* PROBED */
+	uint64_t iterations_per_s; /* PROBED */
 };
 static_assert(sizeof(struct spawn_msg) == 104, "wire format");
 

@@ -19,13 +19,13 @@
 
 enum vmm_fd {
 	/* 0 and 1 are /dev/null, 2 is the log */
-	VMM_FD_CONFIG = 3,  /* pipe: one struct vmm_config */
-	VMM_FD_CONTROL = 4, /* SOCK_SEQPACKET: struct vmm_msg */
-	VMM_FD_KVM = 5,     /* /dev/kvm */
-	VMM_FD_KERNEL = 6,  /* ELF, read only */
-	VMM_FD_INITRD = 7,  /* cpio archive, read only */
-	VMM_FD_BASE = 8,    /* base image: regular file or block device, ro */
-	VMM_FD_LAYER = 9,   /* copy-on-write layer: empty file, read-write */
+	VMM_FD_CONFIG = 3,   /* pipe: one struct vmm_config */
+	VMM_FD_CONTROL = 4,  /* SOCK_SEQPACKET: struct vmm_msg */
+	VMM_FD_KVM = 5,      /* /dev/kvm */
+	VMM_FD_KERNEL = 6,   /* ELF, read only */
+	VMM_FD_INITRD = 7,   /* cpio archive, read only */
+	VMM_FD_BASE = 8,     /* base image: regular file or block device, ro */
+	VMM_FD_LAYER = 9,    /* copy-on-write layer: empty file, read-write */
 	VMM_FD_CONSOLE = 10, /* memfd: struct vmm_console and its data */
 	VMM_FD_END = 11,
 };
@@ -57,7 +57,7 @@ enum vmm_msg_type {
 
 	/* brig-vmm -> brigd */
 	VMM_REPLY = 16,   /* status: 0 or -errno */
-	VMM_RUNNING = 17, /* vCPUs run; value: ns from exec to here */
+	VMM_RUNNING = 17, /* vCPUs run; value: CPU time of set-up in ns */
 	VMM_ACCEPT = 18,  /* the guest connected to host port `port`; carries a
 	                     stream socket */
 	VMM_STOPPED = 19, /* last words; status: enum vmm_stop_reason */
@@ -80,11 +80,11 @@ struct vmm_stats {
 	uint64_t blk_write_bytes;
 	uint32_t blk_reads;
 	uint32_t blk_writes;
-	uint64_t vsock_rx_bytes;   /* guest to host */
-	uint64_t vsock_tx_bytes;   /* host to guest */
-	uint32_t needs_reset;      /* devices that a guest's mistake stopped */
-	uint32_t console_dropped;  /* bytes that no longer were in the ring */
-	uint64_t layer_bytes;      /* disk blocks the guest has written */
+	uint64_t vsock_rx_bytes;  /* guest to host */
+	uint64_t vsock_tx_bytes;  /* host to guest */
+	uint32_t needs_reset;     /* devices that a guest's mistake stopped */
+	uint32_t console_dropped; /* bytes that no longer were in the ring */
+	uint64_t layer_bytes;     /* disk blocks the guest has written */
 };
 static_assert(sizeof(struct vmm_stats) == 56, "wire format");
 
@@ -112,7 +112,7 @@ struct vmm_console {
 	uint8_t data[BRIG_CONSOLE_RING_BYTES];
 };
 static_assert(sizeof(struct vmm_console) == 4096 + BRIG_CONSOLE_RING_BYTES,
-              "wire format");
+	      "wire format");
 
 /* `brig-vmm --probe` prints one line of JSON and exits 0:
  *   {"kvm": "hardware"|"emulated"|"none", "api": 12, "iterations_per_s": n,

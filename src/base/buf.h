@@ -20,9 +20,9 @@ struct buf {
 	size_t max; /* most bytes that `len` may reach */
 };
 
-#define BUF_INIT(maximum)                                                      \
-	{                                                                      \
-		.data = NULL, .len = 0, .cap = 0, .max = (maximum)             \
+#define BUF_INIT(maximum)                                          \
+	{                                                          \
+		.data = NULL, .len = 0, .cap = 0, .max = (maximum) \
 	}
 
 void buf_free(struct buf *b);

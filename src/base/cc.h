@@ -8,7 +8,7 @@
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-#define container_of(ptr, type, member)                                        \
+#define container_of(ptr, type, member) \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define must_check __attribute__((warn_unused_result))
@@ -20,10 +20,10 @@
 
 /* Our own bugs only: never on what a guest, a client or a file says. Always
  * compiled in; the expression must have no side effect. */
-#define ASSERT(x)                                                              \
-	do {                                                                   \
-		if (unlikely(!(x)))                                            \
-			assert_failed(#x, __FILE__, __LINE__);                 \
+#define ASSERT(x)                                              \
+	do {                                                   \
+		if (unlikely(!(x)))                            \
+			assert_failed(#x, __FILE__, __LINE__); \
 	} while (0)
 
 noreturn_fn void assert_failed(const char *what, const char *file, int line);

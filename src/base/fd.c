@@ -42,7 +42,7 @@ ssize_t fd_pread_all(int fd, void *buf, size_t n, off_t at)
 
 	while (done < n) {
 		ssize_t got = pread(fd, (char *)buf + done, n - done,
-		                    at + (off_t)done);
+				    at + (off_t)done);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
@@ -84,7 +84,7 @@ union control {
 };
 
 int fd_send_packet(int sock, const void *buf, size_t n, const int *fds,
-                   size_t nfds)
+		   size_t nfds)
 {
 	union control control;
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = n };
@@ -130,7 +130,7 @@ static size_t take_descriptors(struct msghdr *msg, int *fds)
 }
 
 ssize_t fd_recv_packet(int sock, void *buf, size_t n, int *ret_fds,
-                       size_t max_fds, size_t *ret_nfds)
+		       size_t max_fds, size_t *ret_nfds)
 {
 	union control control;
 	struct iovec iov = { .iov_base = buf, .iov_len = n };

@@ -43,13 +43,13 @@ must_check int fd_set_nonblock(int fd);
 
 /* Sends one packet with `nfds` descriptors (borrowed). MSG_NOSIGNAL. */
 must_check int fd_send_packet(int sock, const void *buf, size_t n,
-                              const int *fds, size_t nfds);
+			      const int *fds, size_t nfds);
 
 /* Receives one packet of at most `n` bytes. Returns its length, 0 at end of
  * stream, -EMSGSIZE when the packet or its descriptors did not fit (then none
  * is kept). Descriptors are close-on-exec and belong to the caller; *ret_nfds
  * is at most `max_fds` (<= FD_PASS_MAX). The peer is not trusted. */
 must_check ssize_t fd_recv_packet(int sock, void *buf, size_t n, int *ret_fds,
-                                  size_t max_fds, size_t *ret_nfds);
+				  size_t max_fds, size_t *ret_nfds);
 
 #endif

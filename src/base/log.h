@@ -14,7 +14,12 @@
 
 #define LOG_LINE_MAX 1024
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level {
+	LOG_ERROR,
+	LOG_WARN,
+	LOG_INFO,
+	LOG_DEBUG
+};
 
 /* Names the program in each line; `name` must live forever. */
 void log_init(const char *name);

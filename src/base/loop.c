@@ -99,7 +99,8 @@ static int wait_ms(const struct loop *l, int timeout_ms)
 	uint64_t now = now_ns();
 	if (l->timers->deadline_ns <= now)
 		return 0;
-	uint64_t ms = (l->timers->deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS;
+	uint64_t ms =
+		(l->timers->deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS;
 	ms = u64_min(ms, INT_MAX);
 	if (timeout_ms < 0)
 		return (int)ms;
@@ -122,7 +123,7 @@ int loop_once(struct loop *l, int timeout_ms)
 {
 	struct epoll_event events[EVENTS_PER_ROUND];
 	int n = epoll_wait(l->epoll_fd, events, EVENTS_PER_ROUND,
-	                   wait_ms(l, timeout_ms));
+			   wait_ms(l, timeout_ms));
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;

@@ -41,9 +41,9 @@ void loop_fini(struct loop *l);
 
 /* Watches `fd` for `events` (EPOLL*). source->on_event must be set. */
 must_check int loop_add(struct loop *l, struct loop_fd *source, int fd,
-                        uint32_t events);
+			uint32_t events);
 must_check int loop_mod(struct loop *l, struct loop_fd *source,
-                        uint32_t events);
+			uint32_t events);
 
 /* Stops watching; harmless when the source is not in the loop. Call before
  * the descriptor is closed. */

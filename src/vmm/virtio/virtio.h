@@ -41,6 +41,9 @@ enum virtio_id {
 /* Transport feature that is always offered and must be accepted. */
 #define VIRTIO_FEATURE_VERSION_1 (1ull << 32)
 
+/* Register that the machine puts an ioeventfd on (virtio 1.2, 4.2.2). */
+#define VIRTIO_MMIO_QUEUE_NOTIFY 0x050u
+
 struct virtio_dev;
 
 /* Constants of a device kind: data first, callbacks only where they differ.

@@ -1,0 +1,48 @@
+/* config.c - what one microVM is made of; checked here and nowhere else.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+
+#include "config.h"
+#include "fd.h"
+#include "num.h"
+
+#define SECTOR_BYTES 512u
+
+int config_check(const struct vmm_config *c)
+{
+	if (c->magic != VMM_CONFIG_MAGIC || c->version != VMM_CONFIG_VERSION)
+		return -EPROTO;
+	if (c->vcpus < 1 || c->vcpus > BRIG_VCPUS_MAX)
+		return -ERANGE;
+	if (c->memory_mib < BRIG_MEMORY_MIB_MIN ||
+	    c->memory_mib > BRIG_MEMORY_MIB_MAX)
+		return -ERANGE;
+	if (c->disk_bytes < BRIG_DISK_BYTES_MIN ||
+	    c->disk_bytes > BRIG_DISK_BYTES_MAX ||
+	    !is_aligned(c->disk_bytes, 1u << 20))
+		return -ERANGE;
+	if (c->base_bytes > c->disk_bytes ||
+	    !is_aligned(c->base_bytes, SECTOR_BYTES))
+		return -ERANGE;
+	if ((c->flags & ~(uint32_t)VMM_CONFIG_CONSOLE_VERBOSE) != 0 ||
+	    c->zero != 0)
+		return -ERANGE;
+	return 0;
+}
+
+int config_read(int fd, struct vmm_config *ret)
+{
+	struct vmm_config c;
+	ssize_t n = fd_read_all(fd, &c, sizeof(c));
+
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n != sizeof(c))
+		return -EPROTO;
+	int r = config_check(&c);
+	if (r < 0)
+		return r;
+	*ret = c;
+	return 0;
+}

@@ -1,0 +1,19 @@
+/* config.h - what one microVM is made of; checked here and nowhere else.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef BRIG_VMM_CONFIG_H
+#define BRIG_VMM_CONFIG_H
+
+#include "cc.h"
+#include "wire/vmm.h"
+
+/* Reads one struct vmm_config from the pipe `fd` and checks every field
+ * against wire/limits.h. 0, -EPROTO (wrong size, magic or version), -ERANGE
+ * (a number outside its limits) or the errno of the read. The sender is
+ * brig-spawn, but nothing depends on that. */
+must_check int config_read(int fd, struct vmm_config *ret);
+
+/* The check alone. */
+must_check int config_check(const struct vmm_config *c);
+
+#endif

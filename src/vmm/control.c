@@ -1,0 +1,127 @@
+/* control.c - brig-vmm's side of its conversation with brigd (wire/vmm.h).
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "control.h"
+#include "fd.h"
+#include "log.h"
+#include "machine.h"
+#include "num.h"
+#include "stop.h"
+
+static int send_msg(const struct vmm_msg *msg, int fd)
+{
+	int r = fd_send_packet(VMM_FD_CONTROL, msg, sizeof(*msg), &fd,
+			       fd >= 0 ? 1 : 0);
+
+	if (r < 0) {
+		log_warn("control=lost error=%d", -r);
+		stop_machine(VMM_STOP_COMMAND, (uint64_t)-r);
+	}
+	return r;
+}
+
+static void reply(const struct vmm_msg *request, struct vmm_msg *msg, int fd)
+{
+	msg->type = VMM_REPLY;
+	msg->seq = request->seq;
+	int r = send_msg(msg, fd);
+	(void)r; /* send_msg() has stopped the machine */
+}
+
+static void do_connect(struct machine *m, const struct vmm_msg *request)
+{
+	struct vmm_msg msg = { .port = request->port };
+	cleanup_fd int fd = -1;
+
+	vmm_lock();
+	msg.status = vsock_connect(&m->vsock, request->port, &fd);
+	vmm_unlock();
+	reply(request, &msg, fd);
+}
+
+static void do_stats(struct machine *m, const struct vmm_msg *request)
+{
+	struct vmm_msg msg = { 0 };
+	struct vmm_stats *s = &msg.u.stats;
+
+	vmm_lock();
+	s->blk_read_bytes = m->blk.read_bytes;
+	s->blk_write_bytes = m->blk.write_bytes;
+	s->blk_reads = m->blk.reads;
+	s->blk_writes = m->blk.writes;
+	s->layer_bytes = blk_layer_bytes(&m->blk);
+	s->vsock_rx_bytes = m->vsock.rx_bytes;
+	s->vsock_tx_bytes = m->vsock.tx_bytes;
+	for (unsigned int i = 0; i < BRIG_MMIO_SLOTS; i++) {
+		if (m->bus.slots[i] != NULL)
+			s->needs_reset += m->bus.slots[i]->needs_reset_count;
+	}
+	vmm_unlock();
+	s->console_dropped =
+		(uint32_t)u64_min(serial_dropped(&m->serial), UINT32_MAX);
+	reply(request, &msg, -1);
+}
+
+void control_event(struct machine *m)
+{
+	struct vmm_msg request;
+	size_t nfds;
+	ssize_t n = fd_recv_packet(VMM_FD_CONTROL, &request, sizeof(request),
+				   NULL, 0, &nfds);
+
+	if (n == -EAGAIN)
+		return;
+	if (n != (ssize_t)sizeof(request)) {
+		stop_machine(VMM_STOP_COMMAND, 0); /* brigd is gone, or mad */
+		return;
+	}
+	switch (request.type) {
+	case VMM_CONNECT:
+		do_connect(m, &request);
+		break;
+	case VMM_STATS:
+		do_stats(m, &request);
+		break;
+	default: /* VMM_STOP among them */
+		stop_machine(VMM_STOP_COMMAND, request.type);
+		break;
+	}
+}
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void control_running(void)
+{
+	struct vmm_msg msg = { .type = VMM_RUNNING, .value = cpu_ns() };
+	int r = send_msg(&msg, -1);
+	(void)r; /* send_msg() has stopped the machine */
+}
+
+void control_stopped(void)
+{
+	struct vmm_msg msg = { .type = VMM_STOPPED };
+
+	msg.status = (int32_t)stop_reason(&msg.value);
+	log_info("stopped reason=%d detail=%llu", msg.status,
+		 (unsigned long long)msg.value);
+	int r = fd_send_packet(VMM_FD_CONTROL, &msg, sizeof(msg), NULL, 0);
+	(void)r; /* brigd may be the reason */
+}
+
+int control_accept(void *arg, uint32_t port, int fd)
+{
+	struct vmm_msg msg = { .type = VMM_ACCEPT, .port = port };
+	cleanup_fd int owned = fd;
+
+	(void)arg;
+	return send_msg(&msg, owned);
+}

@@ -1,0 +1,272 @@
+/* machine.c - one microVM: what it is made of, in guest-visible order.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation
+ *
+ * machine_build() acquires everything: memory, threads' stacks, eventfds,
+ * tables. After it nothing is allocated and no file is opened; the sockets of
+ * vsock streams are the only descriptors that come and go.
+ *
+ * Order matters to KVM (performance.md has the figures): memory slots before
+ * anything registers on its I/O bus, the irqchip before the first vCPU.
+ *
+ * The thread that called machine_run() is the device thread: one epoll set
+ * with the ioeventfds of all queues, the sockets of vsock and the control
+ * socket. Each vCPU has a thread of its own. What they share is behind
+ * vmm_lock (virtio.h) or atomic.
+ */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "fd.h"
+#include "log.h"
+#include "machine.h"
+#include "num.h"
+#include "stop.h"
+#include "x86/boot.h"
+
+#define EVENTS_PER_ROUND 64
+
+/* Intel only: three pages KVM needs for real mode, in the hole below 4 GiB. */
+#define TSS_ADDRESS 0xfffbd000u
+
+static void must(int r, const char *what)
+{
+	if (r < 0)
+		die("%s: %s", what, strerrordesc_np(-r));
+}
+
+static void watch(struct machine *m, int fd, enum machine_event kind,
+		  uint32_t index)
+{
+	struct epoll_event ev = {
+		.events = EPOLLIN,
+		.data.u64 = ((uint64_t)kind << 32) | index,
+	};
+
+	if (epoll_ctl(m->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+		die("epoll_ctl: %m");
+}
+
+static void *map_anonymous(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		die("mmap of %zu bytes: %m", bytes);
+	return p;
+}
+
+/* --- memory ---------------------------------------------------------------- */
+
+static void add_region(struct machine *m, uint64_t start, uint64_t bytes)
+{
+	void *host = map_anonymous(bytes);
+
+	/* Fewer faults here and in the nested page table; only a hint. */
+	(void)madvise(host, bytes, MADV_HUGEPAGE);
+	(void)madvise(host, bytes, MADV_DONTDUMP);
+	m->mem.regions[m->mem.count++] = (struct gmem_region){ .start = start,
+							       .size = bytes,
+							       .host = host };
+}
+
+static void build_memory(struct machine *m)
+{
+	uint64_t bytes = (uint64_t)m->config.memory_mib << 20;
+	uint64_t low = u64_min(bytes, BRIG_RAM_LOW_END);
+
+	add_region(m, 0, low);
+	if (bytes > low)
+		add_region(m, BRIG_RAM_HIGH_START, bytes - low);
+}
+
+static void give_memory_to_kvm(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->mem.count; i++) {
+		struct gmem_region *r = &m->mem.regions[i];
+		must(kvm_set_memory(m->vm_fd, i, r->start, r->size, r->host),
+		     "KVM_SET_USER_MEMORY_REGION");
+	}
+}
+
+/* --- devices --------------------------------------------------------------- */
+
+static int irq_line(struct machine *m, uint32_t gsi)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (fd < 0)
+		die("eventfd: %m");
+	must(kvm_add_irqfd(m->vm_fd, fd, gsi), "KVM_IRQFD");
+	return fd;
+}
+
+static void build_serial(struct machine *m)
+{
+	struct vmm_console *console =
+		mmap(NULL, sizeof(*console), PROT_READ | PROT_WRITE, MAP_SHARED,
+		     VMM_FD_CONSOLE, 0);
+
+	if (console == MAP_FAILED)
+		die("console: %m");
+	serial_init(&m->serial, console, irq_line(m, BRIG_SERIAL_GSI));
+	m->bus.serial = &m->serial;
+}
+
+/* Puts a device into its slot: an interrupt line and one ioeventfd a queue. */
+static void attach(struct machine *m, unsigned int slot, struct virtio_dev *d)
+{
+	uint64_t notify = BRIG_MMIO_BASE +
+			  (uint64_t)slot * BRIG_MMIO_SLOT_SIZE +
+			  VIRTIO_MMIO_QUEUE_NOTIFY;
+
+	for (unsigned int q = 0; q < VIRTIO_QUEUES_MAX; q++) {
+		if (d->model->queue_max[q] == 0)
+			break;
+		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (fd < 0)
+			die("eventfd: %m");
+		must(kvm_add_ioeventfd(m->vm_fd, fd, notify, q),
+		     "KVM_IOEVENTFD");
+		m->kick_fds[slot][q] = fd;
+		watch(m, fd, MACHINE_KICK, slot * VIRTIO_QUEUES_MAX + q);
+	}
+	m->bus.slots[slot] = d;
+}
+
+static int slot_irq(struct machine *m, uint32_t slot)
+{
+	return irq_line(m, BRIG_MMIO_GSI_BASE + slot);
+}
+
+static void build_blk(struct machine *m)
+{
+	uint64_t *bitmap =
+		map_anonymous(cow_bitmap_bytes(m->config.disk_bytes));
+
+	must(cow_init(&m->disk, VMM_FD_BASE, m->config.base_bytes, VMM_FD_LAYER,
+		      m->config.disk_bytes, bitmap),
+	     "disk");
+	blk_init(&m->blk, &m->disk, &m->mem, slot_irq(m, BRIG_SLOT_BLK));
+	attach(m, BRIG_SLOT_BLK, &m->blk.dev);
+}
+
+static void build_vsock(struct machine *m)
+{
+	vsock_init(&m->vsock, &m->mem, slot_irq(m, BRIG_SLOT_VSOCK),
+		   m->epoll_fd, (uint64_t)MACHINE_VSOCK << 32,
+		   map_anonymous(VSOCK_BUFFERS_BYTES), control_accept, NULL);
+	attach(m, BRIG_SLOT_VSOCK, &m->vsock.dev);
+}
+
+static void build_rng(struct machine *m)
+{
+	rng_init(&m->rng, &m->mem, slot_irq(m, BRIG_SLOT_RNG));
+	attach(m, BRIG_SLOT_RNG, &m->rng.dev);
+}
+
+/* --- building -------------------------------------------------------------- */
+
+static void load_guest(struct machine *m, struct boot_result *ret)
+{
+	struct boot_files files = { VMM_FD_KERNEL, VMM_FD_INITRD };
+	bool verbose = m->config.flags & VMM_CONFIG_CONSOLE_VERBOSE;
+
+	must(boot_load(&m->mem, &files, m->config.vcpus, verbose, ret),
+	     "kernel or initrd");
+}
+
+static void build_vcpus(struct machine *m, const struct boot_result *boot)
+{
+	for (unsigned int i = 0; i < m->config.vcpus; i++)
+		must(vcpu_create(&m->vcpus[i], VMM_FD_KVM, m->vm_fd, i,
+				 m->config.vcpus, &m->bus),
+		     "vCPU");
+	must(boot_set_registers(m->vcpus[0].fd, boot), "registers");
+}
+
+void machine_build(struct machine *m, const struct vmm_config *config)
+{
+	struct boot_result boot;
+
+	m->config = *config;
+	m->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (m->epoll_fd < 0)
+		die("epoll_create1: %m");
+	must(kvm_check_version(VMM_FD_KVM), "KVM API version");
+	m->vm_fd = kvm_create_vm(VMM_FD_KVM);
+	must(m->vm_fd, "KVM_CREATE_VM");
+
+	build_memory(m);
+	load_guest(m, &boot);
+	give_memory_to_kvm(m);
+	must(kvm_set_tss_addr(m->vm_fd, TSS_ADDRESS), "KVM_SET_TSS_ADDR");
+	must(kvm_create_irqchip(m->vm_fd), "KVM_CREATE_IRQCHIP");
+	build_vcpus(m, &boot);
+
+	build_serial(m);
+	build_blk(m);
+	build_vsock(m);
+	build_rng(m);
+
+	int stop_fd = stop_init();
+	must(stop_fd, "eventfd");
+	watch(m, stop_fd, MACHINE_STOP, 0);
+	must(fd_set_nonblock(VMM_FD_CONTROL), "control socket");
+	watch(m, VMM_FD_CONTROL, MACHINE_CONTROL, 0);
+}
+
+/* --- running --------------------------------------------------------------- */
+
+static void kicked(struct machine *m, uint32_t index)
+{
+	uint32_t slot = index / VIRTIO_QUEUES_MAX;
+	uint32_t q = index % VIRTIO_QUEUES_MAX;
+	uint64_t count;
+
+	/* Clears the counter; how often the guest kicked does not matter. */
+	if (read(m->kick_fds[slot][q], &count, sizeof(count)) > 0)
+		virtio_kick(m->bus.slots[slot], q);
+}
+
+static void dispatch(struct machine *m, const struct epoll_event *ev)
+{
+	uint32_t index = (uint32_t)ev->data.u64;
+
+	switch ((enum machine_event)(ev->data.u64 >> 32)) {
+	case MACHINE_KICK:
+		kicked(m, index);
+		break;
+	case MACHINE_VSOCK:
+		vsock_event(&m->vsock, index, ev->events);
+		break;
+	case MACHINE_CONTROL:
+		control_event(m);
+		break;
+	case MACHINE_STOP:
+		break; /* machine_run() asks stop_requested() */
+	}
+}
+
+void machine_run(struct machine *m)
+{
+	struct epoll_event events[EVENTS_PER_ROUND];
+
+	for (unsigned int i = 0; i < m->config.vcpus; i++)
+		must(vcpu_start(&m->vcpus[i]), "vCPU thread");
+	control_running();
+	while (!stop_requested()) {
+		int n = epoll_wait(m->epoll_fd, events, EVENTS_PER_ROUND, -1);
+		if (n < 0 && errno != EINTR)
+			die("epoll_wait: %m");
+		for (int i = 0; i < n; i++)
+			dispatch(m, &events[i]);
+	}
+	control_stopped();
+}
