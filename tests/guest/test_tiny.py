@@ -109,24 +109,31 @@ def test_device_ids_and_empty_slots():
 # --- a driver in script form ---------------------------------------------------
 
 DESC, AVAIL, USED, DATA = 0x400000, 0x401000, 0x402000, 0x410000
-DEVICE_FEATURES_OK = 8
 
 
-def driver(slot, size=8, desc=DESC, avail=AVAIL, used=USED, queue=0):
-    """Reset, features, one queue, DRIVER_OK."""
+def driver(slot, size=8, queue=0):
+    """Reset, features, the queues (vsock wants all), DRIVER_OK.
+
+    `queue` lies at DESC, AVAIL and USED; the others at empty rings.
+    """
     r = lambda offset: reg(slot, offset)
-    return [
+    ops = [
         (tiny.WRITE, r(0x70), 0), (tiny.WRITE, r(0x70), 1),
         (tiny.WRITE, r(0x70), 3),
         (tiny.WRITE, r(0x24), 1), (tiny.WRITE, r(0x20), 1),
         (tiny.WRITE, r(0x24), 0), (tiny.WRITE, r(0x20), 0),
         (tiny.WRITE, r(0x70), 11),
-        (tiny.WRITE, r(0x30), queue), (tiny.WRITE, r(0x38), size),
-        (tiny.WRITE, r(0x80), desc), (tiny.WRITE, r(0x84), 0),
-        (tiny.WRITE, r(0x90), avail), (tiny.WRITE, r(0x94), 0),
-        (tiny.WRITE, r(0xA0), used), (tiny.WRITE, r(0xA4), 0),
-        (tiny.WRITE, r(0x44), 1), (tiny.WRITE, r(0x70), 15),
     ]
+    for q in range(3 if slot == 1 else 1):
+        at = DESC if q == queue else 0x500000 + q * 0x10000
+        ops += [
+            (tiny.WRITE, r(0x30), q), (tiny.WRITE, r(0x38), size),
+            (tiny.WRITE, r(0x80), at), (tiny.WRITE, r(0x84), 0),
+            (tiny.WRITE, r(0x90), at + 0x1000), (tiny.WRITE, r(0x94), 0),
+            (tiny.WRITE, r(0xA0), at + 0x2000), (tiny.WRITE, r(0xA4), 0),
+            (tiny.WRITE, r(0x44), 1),
+        ]
+    return ops + [(tiny.WRITE, r(0x70), 15)]
 
 
 def descriptor(i, at, length, flags=0, following=0):
@@ -140,7 +147,7 @@ def descriptor(i, at, length, flags=0, following=0):
 
 def kick(slot, index=1, head=0, queue=0):
     return [
-        (tiny.WRITE, AVAIL + 4 + 4 * 0, head),
+        (tiny.WRITE, AVAIL + 4, head),
         (tiny.WRITE, AVAIL, index << 16),
         (tiny.WRITE, reg(slot, 0x50), queue),
     ]
@@ -206,6 +213,7 @@ def test_hostile_ring_stops_one_device_only(case, slot):
     ops = script(
         *driver(slot, queue=queue), *HOSTILE[case], *kick(slot, queue=queue),
         (tiny.EXPECT, reg(slot, 0x70), 0x40, 0x40),
+        (tiny.WRITE, AVAIL, 0),
         *driver(slot, queue=queue),
         (tiny.READ, reg(slot, 0x70)),
     )
