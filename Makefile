@@ -108,6 +108,11 @@ $(B)/tests/guest/%.elf: tests/guest/%.c tests/guest/start.S tests/guest/guest.h 
 # Each test is tests/unit/NAME.c, linked with the objects named here.
 UNIT_TESTS :=
 
+UNIT_TESTS += gmem queue queue_model
+UNIT_gmem := src/vmm/gmem.o
+UNIT_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
+UNIT_queue_model := $(UNIT_queue)
+
 UNIT_TESTS += cow serial
 UNIT_cow := src/vmm/blk/cow.o
 UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
