@@ -108,10 +108,11 @@ $(B)/tests/guest/%.elf: tests/guest/%.c tests/guest/start.S tests/guest/guest.h 
 # Each test is tests/unit/NAME.c, linked with the objects named here.
 UNIT_TESTS :=
 
-UNIT_TESTS += gmem queue queue_model
+UNIT_TESTS += gmem queue queue_model virtio_mmio
 UNIT_gmem := src/vmm/gmem.o
 UNIT_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
 UNIT_queue_model := $(UNIT_queue)
+UNIT_virtio_mmio := $(UNIT_queue) src/vmm/virtio/mmio.o src/base/log.o
 
 UNIT_TESTS += cow serial
 UNIT_cow := src/vmm/blk/cow.o
