@@ -29,11 +29,13 @@ VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 INIT_OBJS :=
 SPAWN_OBJS :=
 BRIGD_OBJS :=
-CLI_OBJS :=
+CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
+	doctor.o events.o host.o info.o job.o logs.o opt.o ps.o ref.o run.o \
+	sandbox.o stop.o term.o when.o where.o)
 
 # Static programs may not allocate or look anything up at run time.
 PROGRAMS_STATIC := brig-vmm
-PROGRAMS_DYNAMIC :=
+PROGRAMS_DYNAMIC := brig
 PROGRAMS := $(PROGRAMS_STATIC) $(PROGRAMS_DYNAMIC)
 
 OBJS_brig-vmm = src/vmm/main.o $(VMM_OBJS) src/base/assert.o src/base/log.o src/base/fd.o
@@ -91,6 +93,14 @@ $(foreach c,gcc clang,$(foreach p,$(PROGRAMS_DYNAMIC),\
 
 Q := @
 
+# `brig completion bash` prints this file.
+$(B)/gen/brig-bash.h: completion/brig.bash
+	@mkdir -p $(@D)
+	$(Q){ echo 'static const char brig_bash[] ='; \
+		sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $<; echo ';'; } > $@
+
+$(B)/gcc/obj/src/cli/info.o $(B)/clang/obj/src/cli/info.o: $(B)/gen/brig-bash.h
+
 # --- Tiny guests: freestanding ELF32 programs with a PVH note -----------------
 
 TINY_GUESTS := hello script faults ports
@@ -119,6 +129,12 @@ UNIT_cow := src/vmm/blk/cow.o
 UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
 UNIT_serial := src/vmm/dev/serial.o
 
+UNIT_TESTS += vsock
+UNIT_vsock := src/vmm/dev/vsock.o src/base/fd.o $(UNIT_virtio_mmio)
+
+UNIT_TESTS += elf
+UNIT_elf := src/vmm/x86/elf.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
+
 UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-DBRIG_TEST -Wall -Wextra -Werror -Wno-unused-parameter
 
@@ -139,8 +155,17 @@ $(foreach t,$(UNIT_TESTS),$(eval $(call unit_rules,$(t))))
 # Each target is tests/fuzz/NAME.c with a corpus in tests/fuzz/corpus/NAME/.
 FUZZ_TARGETS :=
 
+FUZZ_TARGETS += queue mmio
+FUZZ_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
+FUZZ_mmio := $(FUZZ_queue) src/vmm/virtio/mmio.o src/base/log.o
+
 FUZZ_TARGETS += serial
+FUZZ_TARGETS += vsock
+FUZZ_vsock := $(UNIT_vsock)
 FUZZ_serial := src/vmm/dev/serial.o src/base/assert.o
+
+FUZZ_TARGETS += elf
+FUZZ_elf := $(UNIT_elf)
 
 FUZZ_CFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
 	-fno-sanitize-recover=all -DBRIG_TEST -Wall -Wextra -Werror

@@ -32,7 +32,7 @@
 #define INITRD_BYTES_MAX (256u << 20)
 
 #define COMMAND_LINE                                                     \
-	"console=ttyS0,115200 panic=-1 reboot=k,t tsc=reliable pci=off " \
+	"console=ttyS0,115200 panic=-1 reboot=a tsc=reliable pci=off " \
 	"8250.nr_uarts=1 random.trust_cpu=on rdinit=/init"
 
 #define START_INFO_MAGIC 0x336ec578u
