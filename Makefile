@@ -27,7 +27,7 @@ VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
 INIT_OBJS :=
-SPAWN_OBJS :=
+SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
 BRIGD_OBJS :=
 CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
 	doctor.o events.o host.o info.o job.o logs.o opt.o ps.o ref.o run.o \
