@@ -34,7 +34,7 @@ CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
 	sandbox.o stop.o term.o when.o where.o)
 
 # Static programs may not allocate or look anything up at run time.
-PROGRAMS_STATIC := brig-vmm
+PROGRAMS_STATIC := brig-vmm brig-spawn
 PROGRAMS_DYNAMIC := brig
 PROGRAMS := $(PROGRAMS_STATIC) $(PROGRAMS_DYNAMIC)
 
@@ -160,9 +160,10 @@ FUZZ_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
 FUZZ_mmio := $(FUZZ_queue) src/vmm/virtio/mmio.o src/base/log.o
 
 FUZZ_TARGETS += serial
+FUZZ_serial := src/vmm/dev/serial.o src/base/assert.o
+
 FUZZ_TARGETS += vsock
 FUZZ_vsock := $(UNIT_vsock)
-FUZZ_serial := src/vmm/dev/serial.o src/base/assert.o
 
 FUZZ_TARGETS += elf
 FUZZ_elf := $(UNIT_elf)

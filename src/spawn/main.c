@@ -1,0 +1,373 @@
+/* main.c - brig-spawn: starts microVMs for brigd; the only privileged program.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ *   main.c     options, socket, packets of brigd
+ *   request.c  what brigd may ask for
+ *   launch.c   the microVMs that run
+ *   cgroup.c   their cgroups
+ *   jail.c     the child, from clone to exec
+ *   probe.c    the kind of KVM
+ *
+ * One thread and no heap. What can be answered at once is; a start takes as
+ * long as a clone and an exec, and the probe its deadline at most.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "fd.h"
+#include "launch.h"
+#include "log.h"
+#include "loop.h"
+#include "probe.h"
+#include "wire/spawn.h"
+
+#define PASSWD_BYTES_MAX (64u << 10)
+
+static struct {
+	const char *socket;
+	const char *vmm;
+	const char *user;
+	const char *cgroup;
+	bool unlimited;
+	bool help;
+} options = {
+	.socket = SPAWN_SOCKET_PATH,
+	.vmm = "/usr/libexec/brig/brig-vmm",
+	.user = "brig",
+	.cgroup = "brig",
+};
+
+static struct {
+	struct loop loop;
+	struct loop_fd listener;
+	struct loop_fd signals;
+	struct loop_fd brigd; /* fd -1: not connected */
+	int vmm_fd;
+	int null_fd;
+	uid_t uid; /* of brigd */
+	gid_t gid;
+} server;
+
+/* --- options ------------------------------------------------------------------
+ */
+
+static const struct option_row {
+	const char *name;
+	const char *argument; /* NULL: takes none */
+	const char *help;
+	const char **text;
+	bool *flag;
+} option_rows[] = {
+	{ "--socket", "PATH", "listen here", &options.socket, NULL },
+	{ "--vmm", "PATH", "the monitor", &options.vmm, NULL },
+	{ "--user", "NAME", "who may connect, besides root", &options.user,
+	  NULL },
+	{ "--cgroup", "NAME", "cgroup to make microVMs in", &options.cgroup,
+	  NULL },
+	{ "--unlimited", NULL, "go on without cgroup controllers (tests only)",
+	  NULL, &options.unlimited },
+	{ "--help", NULL, "show this", NULL, &options.help },
+};
+
+static void show_help(void)
+{
+	(void)puts("brig-spawn starts microVMs for brigd. Runs as root.\n");
+	for (size_t i = 0; i < ARRAY_LEN(option_rows); i++) {
+		const struct option_row *o = &option_rows[i];
+		(void)printf("  %-11s %-4s  %s", o->name,
+			     o->argument != NULL ? o->argument : "", o->help);
+		if (o->text != NULL)
+			(void)printf(" (%s)", *o->text);
+		(void)putchar('\n');
+	}
+}
+
+static void parse_option(int argc, char **argv, int *at)
+{
+	for (size_t i = 0; i < ARRAY_LEN(option_rows); i++) {
+		const struct option_row *o = &option_rows[i];
+		if (strcmp(argv[*at], o->name) != 0)
+			continue;
+		if (o->flag != NULL) {
+			*o->flag = true;
+			return;
+		}
+		if (++*at == argc)
+			die("%s needs an argument", o->name);
+		*o->text = argv[*at];
+		return;
+	}
+	die("unknown option %s; see --help", argv[*at]);
+}
+
+/* --- set-up -------------------------------------------------------------------
+ */
+
+/* Looks a user up in /etc/passwd: name:x:uid:gid:... The program is static and
+ * runs as root, so glibc's name services have no place in it. */
+static int find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
+{
+	static char text[PASSWD_BYTES_MAX + 1];
+	cleanup_fd int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -errno : fd_read_all(fd, text, PASSWD_BYTES_MAX);
+	size_t length = strlen(name);
+	char *rest = NULL;
+
+	if (n < 0)
+		return (int)n;
+	text[n] = '\0';
+	for (char *line = strtok_r(text, "\n", &rest); line != NULL;
+	     line = strtok_r(NULL, "\n", &rest)) {
+		unsigned int uid;
+		unsigned int gid;
+		if (strncmp(line, name, length) != 0 || line[length] != ':' ||
+		    sscanf(line + length, ":%*[^:]:%u:%u:", &uid, &gid) != 2)
+			continue;
+		*ret_uid = uid;
+		*ret_gid = gid;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+/* Listens on options.socket, which root and the user's group may open. */
+static int listen_on_socket(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
+			0);
+
+	if (strlen(options.socket) >= sizeof(addr.sun_path))
+		die("socket path too long: %s", options.socket);
+	memcpy(addr.sun_path, options.socket, strlen(options.socket));
+	(void)unlink(options.socket);
+	(void)umask(0117);
+	if (fd < 0 || bind(fd, (const void *)&addr, sizeof(addr)) < 0 ||
+	    chown(options.socket, 0, server.gid) < 0 || listen(fd, 8) < 0)
+		die("socket %s: %m", options.socket);
+	return fd;
+}
+
+static int watch_signals(void)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		die("sigprocmask: %m");
+	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0)
+		die("signalfd: %m");
+	return fd;
+}
+
+/* --- packets --------------------------------------------------------------------
+ */
+
+static void hang_up(void)
+{
+	int fd = server.brigd.fd;
+
+	loop_del(&server.loop, &server.brigd);
+	fd_close(&fd);
+}
+
+/* A brigd that does not read its answers is as good as gone. */
+static void send_to_brigd(const struct spawn_msg *m, const int *fds,
+			  size_t nfds)
+{
+	if (server.brigd.fd < 0)
+		return;
+	int r = fd_send_packet(server.brigd.fd, m, sizeof(*m), fds, nfds);
+	if (r < 0) {
+		log_warn("brigd: %s; closing the connection",
+			 strerrordesc_np(-r));
+		hang_up();
+	}
+}
+
+static void on_vmm_exited(uint32_t handle, int error, int wait_status)
+{
+	const struct spawn_msg m = {
+		.type = SPAWN_EXITED,
+		.status = error,
+		.handle = handle,
+		.wait_status = wait_status,
+	};
+
+	send_to_brigd(&m, NULL, 0);
+}
+
+static void answer_start(const struct spawn_msg *m, const int *fds, size_t nfds)
+{
+	struct spawn_msg reply = { .type = SPAWN_STARTED, .seq = m->seq };
+	struct launch_started s;
+
+	reply.status = launch_start(m, fds, nfds, &s);
+	if (reply.status < 0) {
+		log_warn("start refused: %s", strerrordesc_np(-reply.status));
+		send_to_brigd(&reply, NULL, 0);
+		return;
+	}
+	const int out[SPAWN_STARTED_FDS] = { s.pid_fd, s.cgroup_fd };
+	reply.handle = s.handle;
+	reply.uid = s.uid;
+	send_to_brigd(&reply, out, SPAWN_STARTED_FDS);
+	fd_close(&s.cgroup_fd);
+}
+
+static void answer_probe(const struct spawn_msg *m)
+{
+	struct spawn_msg reply = { .type = SPAWN_PROBED, .seq = m->seq };
+	struct probe_result p = { .kind = SPAWN_KVM_NONE };
+
+	reply.status = probe_run(server.vmm_fd, server.null_fd, &p);
+	reply.kvm_kind = p.kind;
+	reply.iterations_per_s = p.iterations_per_s;
+	send_to_brigd(&reply, NULL, 0);
+}
+
+static void answer(const struct spawn_msg *m, const int *fds, size_t nfds)
+{
+	struct spawn_msg reply = { .type = SPAWN_DONE, .seq = m->seq };
+
+	if (m->type == SPAWN_START) {
+		answer_start(m, fds, nfds);
+		return;
+	}
+	if (m->type == SPAWN_PROBE && nfds == 0) {
+		answer_probe(m);
+		return;
+	}
+	reply.handle = m->handle;
+	reply.status = m->type == SPAWN_KILL && nfds == 0
+			       ? launch_kill(m->handle)
+			       : -EINVAL;
+	send_to_brigd(&reply, NULL, 0);
+}
+
+static void on_packet(struct loop_fd *source, uint32_t events)
+{
+	struct spawn_msg m;
+	int fds[SPAWN_FDS_MAX];
+	size_t nfds = 0;
+	ssize_t n = fd_recv_packet(source->fd, &m, sizeof(m), fds,
+				   SPAWN_FDS_MAX, &nfds);
+
+	(void)events;
+	if (n == -EAGAIN)
+		return;
+	if (n == (ssize_t)sizeof(m)) {
+		answer(&m, fds, nfds);
+	} else {
+		log_info("brigd: %s", n == 0 ? "gone" : "not a request");
+		hang_up();
+	}
+	for (size_t i = 0; i < nfds; i++)
+		fd_close(&fds[i]);
+}
+
+static bool has_hung_up(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP));
+}
+
+/* One brigd at a time; one that died makes room for the next. */
+static void on_connection(struct loop_fd *source, uint32_t events)
+{
+	cleanup_fd int fd =
+		accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred peer;
+	socklen_t n = sizeof(peer);
+
+	(void)events;
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 ||
+	    (peer.uid != 0 && peer.uid != server.uid)) {
+		log_warn("connection refused: not root and not %s",
+			 options.user);
+		return;
+	}
+	if (server.brigd.fd >= 0 && has_hung_up(server.brigd.fd))
+		hang_up();
+	if (server.brigd.fd >= 0) {
+		log_warn("connection refused: pid %d while brigd is connected",
+			 (int)peer.pid);
+		return;
+	}
+	int r = loop_add(&server.loop, &server.brigd, fd, EPOLLIN);
+	if (r < 0) {
+		log_error("epoll: %s", strerrordesc_np(-r));
+		return;
+	}
+	fd = -1; /* closed by hang_up() */
+	log_info("brigd: connected, pid %d", (int)peer.pid);
+}
+
+static void on_signal(struct loop_fd *source, uint32_t events)
+{
+	(void)source;
+	(void)events;
+	log_info("stopping; microVMs go on");
+	loop_stop(&server.loop);
+}
+
+static void watch(struct loop_fd *source, int fd,
+		  void (*on_event)(struct loop_fd *, uint32_t))
+{
+	*source = (struct loop_fd){ .fd = -1, .on_event = on_event };
+	if (fd >= 0 && loop_add(&server.loop, source, fd, EPOLLIN) < 0)
+		die("epoll: out of memory");
+}
+
+int main(int argc, char **argv)
+{
+	log_init("brig-spawn");
+	for (int i = 1; i < argc; i++)
+		parse_option(argc, argv, &i);
+	if (options.help) {
+		show_help();
+		return 0;
+	}
+	/* Also makes sure that 0, 1 and 2 are taken, for children as well. */
+	do
+		server.null_fd = open("/dev/null", O_RDWR);
+	while (server.null_fd >= 0 && server.null_fd <= STDERR_FILENO);
+	server.vmm_fd = open(options.vmm, O_PATH | O_CLOEXEC);
+	if (server.vmm_fd < 0)
+		die("%s: %m", options.vmm);
+	if (find_user(options.user, &server.uid, &server.gid) < 0)
+		die("no user %s in /etc/passwd", options.user);
+	if (cgroup_init(options.cgroup, options.unlimited) < 0)
+		die("microVMs cannot be limited; see --help");
+	if (loop_init(&server.loop) < 0)
+		die("epoll: %m");
+	launch_init(&(struct launch_shared){ .loop = &server.loop,
+					     .vmm_fd = server.vmm_fd,
+					     .null_fd = server.null_fd,
+					     .on_exited = on_vmm_exited });
+	watch(&server.brigd, -1, on_packet);
+	watch(&server.signals, watch_signals(), on_signal);
+	watch(&server.listener, listen_on_socket(), on_connection);
+	log_info("listening on %s", options.socket);
+	int r = loop_run(&server.loop);
+	if (r < 0)
+		die("epoll: %s", strerrordesc_np(-r));
+	(void)unlink(options.socket);
+	return 0;
+}
