@@ -374,6 +374,10 @@ static void rx_put_rst(struct vsock *v)
  * it either, and the guest is asked to finish. */
 static void conn_host_eof(struct vsock *v, struct vsock_conn *c)
 {
+	if (c->hung_up && conn_ring_used(c) > 0) {
+		conn_end_host(v, c);
+		return;
+	}
 	c->eof = true;
 	c->shut_host |= SHUTDOWN_SEND;
 	if (c->hung_up) {
@@ -578,13 +582,13 @@ static int ring_add(struct vsock *v, struct vsock_conn *c, uint32_t offset,
 {
 	uint8_t *ring = conn_ring(v, c);
 
-	c->ring_touched = true;
 	while (n > 0) {
 		uint32_t at = c->rx_cnt % VSOCK_RING_BYTES;
 		uint32_t part = VSOCK_RING_BYTES - at;
 
 		if (part > n)
 			part = n;
+		c->ring_touched = true;
 		if (queue_chain_read(&v->tx, v->dev.mem, offset, ring + at,
 				     part) != part)
 			return -EFAULT;
@@ -617,11 +621,8 @@ static void tx_data(struct vsock *v, struct vsock_conn *c, uint32_t len)
 		int count = queue_chain_iovec(&v->tx, v->dev.mem, false,
 					      HDR_BYTES, len, v->iov);
 
-		if (count < 0) {
-			conn_violate(v, c);
-			return;
-		}
-		sent = sock_send(c->fd, v->iov, (size_t)count);
+		sent = count < 0 ? count
+				 : sock_send(c->fd, v->iov, (size_t)count);
 		if (sent < 0) {
 			conn_end_host(v, c);
 			return;
@@ -632,7 +633,7 @@ static void tx_data(struct vsock *v, struct vsock_conn *c, uint32_t len)
 	c->fwd_cnt += (uint32_t)sent;
 	if (ring_add(v, c, HDR_BYTES + (uint32_t)sent, len - (uint32_t)sent) <
 	    0) {
-		conn_violate(v, c);
+		conn_end_host(v, c);
 		return;
 	}
 	conn_after_send(v, c);

@@ -128,7 +128,8 @@ void vsock_init(struct vsock *v, struct gmem *mem, int irq_fd, int epoll_fd,
 
 /* Starts a connection to `guest_port`. 0: *ret_fd is brigd's end, owned by
  * the caller and non-blocking; bytes may be written at once. It reads end of
- * file when the guest refuses; a guest that never answers is the caller's to
+ * file when the guest refuses or closes, or ECONNRESET when bytes of the caller
+ * did not reach the guest; a guest that never answers is the caller's to
  * time out by closing, which cancels. -ENOTCONN: no driver; -EBUSY: all
  * connections are in use; or the error of socketpair or epoll_ctl. With
  * vmm_lock held. */
