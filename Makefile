@@ -63,7 +63,7 @@ $(B)/test/obj/src/vmm/x86/acpi.o $(B)/fuzz/obj/src/vmm/x86/acpi.o: $(B)/gen/dsdt
 # --- Building with both compilers -------------------------------------------
 
 .PHONY: all gcc clang help run stop test bench install clean fuzz images \
-	check format tidy deps
+	format deps test-programs
 
 all: gcc clang ## build every program with gcc 12 and with clang 14
 
@@ -182,6 +182,66 @@ $(B)/fuzz/$(1): $(B)/fuzz/obj/tests/fuzz/$(1).o $$(FUZZ_$(1):%=$(B)/fuzz/obj/%)
 	$$(Q)clang-14 -fsanitize=fuzzer,address,undefined -pthread -o $$@ $$^ $$(FUZZ_LIBS_$(1))
 endef
 $(foreach t,$(FUZZ_TARGETS),$(eval $(call fuzz_rules,$(t))))
+
+# --- Images -------------------------------------------------------------------
+
+I := $(B)/images
+
+deps: ## install the Debian packages that are missing (as root)
+	@tools/deps
+
+$(I)/vmlinux: images/kernel.sh
+	$(Q)images/kernel.sh
+$(I)/initrd.img: images/initrd.sh $(I)/vmlinux $(B)/gcc/bin/brig-init
+	$(Q)images/initrd.sh $(B)/gcc/bin/brig-init $(I)
+images: $(I)/vmlinux $(I)/initrd.img ## guest kernel, initramfs, default image, host VM
+	$(Q)images/default.sh
+	$(Q)images/host.sh
+
+# --- The two commands, and what else people type ------------------------------
+
+run: ## install what is missing, build, start brig, run examples/hello.py
+	@tools/deps
+	@$(MAKE) --no-print-directory gcc
+	@$(MAKE) --no-print-directory images
+	@tools/brig-up
+	@tools/hello
+
+stop: ## end what `make run` started
+	@tools/brig-down
+
+TEST_PROGRAMS := $(UNIT_TESTS:%=$(B)/test/unit/%) \
+	$(FUZZ_TARGETS:%=$(B)/fuzz/%) $(TINY_GUESTS:%=$(B)/tests/guest/%.elf)
+
+test-programs: $(TEST_PROGRAMS)
+
+test: ## install what is missing, build, run every test (ONLY=family for one)
+	@tools/deps
+	@$(MAKE) --no-print-directory -j2 all
+	@$(MAKE) --no-print-directory -j2 test-programs
+	@$(MAKE) --no-print-directory images
+	@tools/test $(ONLY)
+
+bench: ## measure, print p50 p95 p99, write build/bench.json (ONLY=name for one)
+	@tools/deps
+	@$(MAKE) --no-print-directory gcc
+	@$(MAKE) --no-print-directory images
+	@tools/bench $(ONLY)
+
+fuzz: $(FUZZ_TARGETS:%=$(B)/fuzz/%) ## run every fuzz target for a minute
+	@for t in $(FUZZ_TARGETS); do mkdir -p $(B)/fuzz/found/$$t; \
+		$(B)/fuzz/$$t -max_total_time=60 -artifact_prefix=$(B)/fuzz/found/$$t/ \
+		$(B)/fuzz/found/$$t tests/fuzz/corpus/$$t || exit 1; done
+
+format: ## lay out all C files with clang-format
+	git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+
+DESTDIR ?=
+install: gcc ## install into DESTDIR/PREFIX (as root: makes the user brig and the key)
+	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) tools/install
+
+print-%:
+	@echo $($*)
 
 clean: ## remove everything that was built (not the host VM's data)
 	rm -rf $(B)/gcc $(B)/clang $(B)/test $(B)/fuzz $(B)/gen
