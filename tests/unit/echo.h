@@ -21,7 +21,7 @@
 struct echo {
 	struct virtio_dev dev;
 	int irq_fd;
-	uint8_t config[ECHO_CONFIG_LEN];
+	uint8_t config[ECHO_CONFIG_LEN + 8]; /* the rest must not be seen */
 	struct queue_chain chain;
 	bool refuse_activate;
 	bool active;
@@ -108,7 +108,7 @@ static const struct virtio_model echo_model = {
 static inline void echo_init(struct echo *e, struct gmem *mem)
 {
 	memset(e, 0, sizeof(*e));
-	for (uint8_t i = 0; i < ECHO_CONFIG_LEN; i++)
+	for (uint8_t i = 0; i < sizeof(e->config); i++)
 		e->config[i] = 0xc0 + i;
 	e->irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (e->irq_fd < 0)

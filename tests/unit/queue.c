@@ -448,6 +448,48 @@ static void a13_failed_pops_lose_no_descriptor(void **state)
 	}
 }
 
+/* Rings that are not memory cannot be activated; should they come to be, all
+ * functions report it and the queue stays as it is. */
+static void a13_every_access_can_fail(void **state)
+{
+	const struct queue good = queue;
+	uint8_t byte = 0;
+	struct iovec iov;
+	bool wanted;
+
+	ring_desc(&ring, 0, DATA_AT, 4, DESC_NEXT, 1);
+	ring_desc(&ring, 1, DATA_AT, 4, DESC_WRITE, 0);
+	ring_offer(&ring, 0);
+	queue.desc = GPA(GUEST_LOW_BYTES);
+	refuse_pop(-EFAULT);
+	queue = good;
+	queue.avail = GPA(GUEST_LOW_BYTES - 4); /* the index, not the entry */
+	guest_put(&guest, GUEST_LOW_BYTES - 2, &(uint16_t){ 1 }, 2);
+	refuse_pop(-EFAULT);
+	queue.avail = GPA(GUEST_LOW_BYTES);
+	refuse_pop(-EFAULT);
+	assert_int_equal(queue_wants_interrupt(&queue, &guest.mem, &wanted),
+			 -EFAULT);
+
+	queue = good;
+	assert_int_equal(queue_pop(&queue, &guest.mem, &chain), 1);
+	queue.used = GPA(GUEST_LOW_BYTES);
+	assert_int_equal(queue_push(&queue, &guest.mem, 0, 0), -EFAULT);
+	queue.used = GPA(good.used.v + 1); /* the index is misaligned */
+	assert_int_equal(queue_push(&queue, &guest.mem, 0, 0), -EFAULT);
+	assert_int_equal(queue.in_flight, 1);
+	assert_int_equal(queue.next_used, 0);
+
+	chain.segments[0].at = chain.segments[1].at = GPA(GUEST_HIGH - 1);
+	assert_int_equal(queue_chain_read(&chain, &guest.mem, 0, &byte, 1),
+			 -EFAULT);
+	assert_int_equal(queue_chain_write(&chain, &guest.mem, 0, &byte, 1),
+			 -EFAULT);
+	assert_int_equal(
+		queue_chain_iovec(&chain, &guest.mem, false, 0, 1, &iov),
+		-EFAULT);
+}
+
 /* --- the bytes of a chain ---------------------------------------------------- */
 
 /* A chain of 4 readable and 4 writable segments of 1, 2, 3 and 4 bytes. */
@@ -727,6 +769,7 @@ int main(void)
 		TEST(a11_readable_comes_before_writable),
 		TEST(a11_writes_touch_writable_segments_only),
 		TEST(a13_failed_pops_lose_no_descriptor),
+		TEST(a13_every_access_can_fail),
 		TEST(copies_start_and_end_anywhere),
 		TEST(iovecs_cover_exactly_what_was_asked),
 		TEST(interrupt_wish_is_bit_0_of_the_flags),

@@ -711,6 +711,15 @@ static void a_push_of_nothing_needs_a_reset(void **state)
 	assert_int_equal(ring_used_idx(&rings[0]), 0);
 }
 
+static void a13_interrupts_need_the_available_ring(void **state)
+{
+	bring_up();
+	dev->queues[0].avail = GPA(GUEST_LOW_BYTES);
+	virtio_interrupt(dev, 0);
+	assert_int_equal(reg_read(dev, R_STATUS), RUNNING | NEEDS_RESET);
+	assert_int_equal(reg_read(dev, R_INTERRUPT_STATUS), 2);
+}
+
 static void a13_ten_thousand_breaks_and_resets(void **state)
 {
 	quiet(true);
@@ -824,6 +833,7 @@ int main(void)
 		TEST(reset_forgets_everything),
 		TEST(a14_a_late_push_after_reset_writes_nothing),
 		TEST(a_push_of_nothing_needs_a_reset),
+		TEST(a13_interrupts_need_the_available_ring),
 		TEST(a13_ten_thousand_breaks_and_resets),
 		TEST(a_guest_cannot_flood_the_log),
 		TEST(vcpus_that_race_for_a_device),

@@ -58,7 +58,8 @@ struct virtio_model {
 	 * the device needs a reset; `reset` is not called for it. */
 	int (*activate)(struct virtio_dev *d);
 
-	/* The driver kicked queue `q`, which is in use. */
+	/* The driver kicked queue `q`, which is in use. Serves at most a
+	 * full ring: a driver that adds while we serve kicks again. */
 	void (*notify)(struct virtio_dev *d, unsigned int q);
 
 	/* From active back to inactive: drop everything in flight. After it
