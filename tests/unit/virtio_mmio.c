@@ -768,6 +768,7 @@ static void a_guest_cannot_flood_the_log(void **state)
 /* --- two vCPUs --------------------------------------------------------------- */
 
 static _Atomic bool racing;
+static _Atomic unsigned int noises;
 
 static void *other_vcpu(void *arg)
 {
@@ -777,6 +778,7 @@ static void *other_vcpu(void *arg)
 		seed = seed * 1103515245 + 12345;
 		reg_write(dev, (seed >> 8) & 0xfc, seed >> 16 & 0xff);
 		(void)reg_read(dev, (seed >> 12) & 0xfc);
+		noises++;
 	}
 	return NULL;
 }
@@ -787,10 +789,11 @@ static void vcpus_that_race_for_a_device(void **state)
 {
 	pthread_t other;
 
+	alarm(60);
 	quiet(true);
 	racing = true;
 	assert_int_equal(pthread_create(&other, NULL, other_vcpu, NULL), 0);
-	for (unsigned int i = 0; i < 20000; i++) {
+	for (unsigned int i = 0; i < 20000 || noises < 20000; i++) {
 		(void)reg_bring_up(dev, 0, rings, 2);
 		ring_desc(&rings[0], 0, DATA_AT, 4, i % 7, 0);
 		ring_offer(&rings[0], 0);
@@ -799,6 +802,7 @@ static void vcpus_that_race_for_a_device(void **state)
 	racing = false;
 	assert_int_equal(pthread_join(other, NULL), 0);
 	quiet(false);
+	alarm(0);
 	assert_true(echo.activations > 0);
 	bring_up();
 	request_works();
