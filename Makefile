@@ -26,7 +26,9 @@ VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
-INIT_OBJS :=
+INIT := main boot configure ready agent run spawn leftover files status cgroup \
+	accounts meminfo poweroff textfile stream frames
+INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
 BRIGD_OBJS :=
 CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
@@ -34,7 +36,7 @@ CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
 	sandbox.o stop.o term.o when.o where.o)
 
 # Static programs may not allocate or look anything up at run time.
-PROGRAMS_STATIC := brig-vmm brig-spawn
+PROGRAMS_STATIC := brig-vmm brig-spawn brig-init
 PROGRAMS_DYNAMIC := brig
 PROGRAMS := $(PROGRAMS_STATIC) $(PROGRAMS_DYNAMIC)
 
@@ -129,10 +131,13 @@ UNIT_cow := src/vmm/blk/cow.o
 UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
 UNIT_serial := src/vmm/dev/serial.o
 
-UNIT_TESTS += vsock
+UNIT_TESTS += vsock vsock_abuse
 UNIT_vsock := src/vmm/dev/vsock.o src/base/fd.o $(UNIT_virtio_mmio)
+UNIT_vsock_abuse := $(UNIT_vsock)
 
-UNIT_TESTS += elf
+UNIT_TESTS += elf acpi base
+UNIT_acpi := src/vmm/x86/acpi.o src/vmm/gmem.o src/base/assert.o
+UNIT_base := $(BASE_OBJS)
 UNIT_elf := src/vmm/x86/elf.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 
 UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
