@@ -126,10 +126,14 @@ UNIT_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
 UNIT_queue_model := $(UNIT_queue)
 UNIT_virtio_mmio := $(UNIT_queue) src/vmm/virtio/mmio.o src/base/log.o
 
-UNIT_TESTS += cow serial
+UNIT_TESTS += cow serial blk rng
 UNIT_cow := src/vmm/blk/cow.o
 UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
 UNIT_serial := src/vmm/dev/serial.o
+UNIT_blk := src/vmm/dev/blk.o src/vmm/blk/cow.o $(UNIT_virtio_mmio)
+UNIT_LIBS_blk := $(UNIT_LIBS_cow)
+UNIT_rng := src/vmm/dev/rng.o $(UNIT_virtio_mmio)
+UNIT_LIBS_rng := -Wl,--wrap=clock_gettime,--wrap=getrandom
 
 UNIT_TESTS += vsock vsock_abuse
 UNIT_vsock := src/vmm/dev/vsock.o src/base/fd.o $(UNIT_virtio_mmio)
@@ -164,8 +168,11 @@ FUZZ_TARGETS += queue mmio
 FUZZ_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
 FUZZ_mmio := $(FUZZ_queue) src/vmm/virtio/mmio.o src/base/log.o
 
-FUZZ_TARGETS += serial
+FUZZ_TARGETS += serial blk rng
 FUZZ_serial := src/vmm/dev/serial.o src/base/assert.o
+FUZZ_blk := src/vmm/dev/blk.o src/vmm/blk/cow.o $(FUZZ_mmio)
+FUZZ_rng := src/vmm/dev/rng.o $(FUZZ_mmio)
+FUZZ_LIBS_rng := $(UNIT_LIBS_rng)
 
 FUZZ_TARGETS += vsock
 FUZZ_vsock := $(UNIT_vsock)

@@ -158,25 +158,27 @@ _ext4_from_tar() {
 	mib=$(du -sm "$root" | cut -f 1)
 	mib=$(((mib * 115 / 100 + 32 + 63) / 64 * 64))
 	ext4_from_dir "$root" "$image" "$label" "$uuid" "${mib}M" \
-		-E "resize=$resize" -J size=16
+		",resize=$resize" -J size=16
 }
 
-# ext4_from_dir DIR IMAGE LABEL UUID SIZE OPTION...
+# ext4_from_dir DIR IMAGE LABEL UUID SIZE EXTENDED OPTION...: EXTENDED is added
+# to the extended options, since only the last -E counts.
 #
-# The features are spelled out, so that mke2fs.conf of the machine plays no
+# The features (EXT4_FEATURES) are spelled out, so that mke2fs.conf of the machine plays no
 # role. No 64bit: descriptors of 32 bytes reach 16 TiB. The inode tables are
 # marked as zeroed (holes of a new file), so that the kernel starts no thread
 # that writes them at the first mount.
+EXT4_FEATURES=none,has_journal,ext_attr,resize_inode,dir_index,filetype
+EXT4_FEATURES+=,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink
+EXT4_FEATURES+=,extra_isize,metadata_csum
 ext4_from_dir() {
-	local dir=$1 image=$2 label=$3 uuid=$4 size=$5
-	shift 5
+	local dir=$1 image=$2 label=$3 uuid=$4 size=$5 extended=$6
+	shift 6
 	rm -f "$image"
 	E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -b 4096 \
 		-I 256 -i 16384 -m 0 -L "$label" -U "$uuid" \
-		-O none,has_journal,ext_attr,resize_inode,dir_index,filetype \
-		-O extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink \
-		-O extra_isize,metadata_csum \
-		-E "hash_seed=$uuid,lazy_itable_init=0,root_owner=0:0" \
+		-O "$EXT4_FEATURES" \
+		-E "hash_seed=$uuid,lazy_itable_init=0,root_owner=0:0$extended" \
 		"$@" -d "$dir" "$image" "$size"
 	ext4_fix_times "$image"
 }

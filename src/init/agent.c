@@ -1,0 +1,360 @@
+/* agent.c - the agent: accepts connections, serves one operation on each.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A connection begins as a stream whose first frame is awaited under a
+ * deadline. That frame decides who serves the rest: a run, a child process,
+ * or the agent itself, which then only has one reply to get out.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "fd.h"
+#include "files.h"
+#include "poweroff.h"
+#include "status.h"
+
+/* How long a connection may take for its request, and a reply to leave. */
+#define REQUEST_NS (10 * NS_PER_S)
+
+/* Rest after accept(2) found no descriptor or memory. */
+#define ACCEPT_PAUSE_NS (20 * NS_PER_MS)
+
+/* Connections and processes dealt with before others get their turn. */
+#define ACCEPTS_PER_EVENT 16
+#define REAPS_PER_EVENT 256
+
+struct conn {
+	struct agent *agent;
+	unsigned int slot;
+	struct stream stream; /* fd -1 once handed on */
+	struct loop_fd socket;
+	struct loop_timer deadline;
+	struct run *run;
+	pid_t helper; /* process that serves a file, or 0 */
+};
+
+static void close_conn(struct conn *c)
+{
+	struct agent *a = c->agent;
+
+	loop_timer_del(a->loop, &c->deadline);
+	loop_del(a->loop, &c->socket);
+	stream_fini(&c->stream);
+	a->conns[c->slot] = NULL;
+	a->conn_count--;
+	free(c);
+	loop_timer_set(a->loop, &a->idle, 0);
+}
+
+static void on_run_done(void *owner)
+{
+	struct conn *c = owner;
+
+	c->run = NULL;
+	close_conn(c);
+}
+
+static void on_deadline(struct loop_timer *timer)
+{
+	close_conn(container_of(timer, struct conn, deadline));
+}
+
+/* --- requests ---------------------------------------------------------------*/
+
+static void reply_status(struct conn *c)
+{
+	struct guest_status status;
+
+	status_read(c->agent->tree, &status);
+	stream_put(&c->stream, GUEST_STATUS_REPLY, &status, sizeof(status));
+}
+
+/* The child has its own copy of the socket; ours only waits for its end. */
+static void start_helper(struct conn *c)
+{
+	pid_t pid = files_start(&c->stream);
+
+	if (pid < 0) {
+		stream_put_error(&c->stream, GUEST_AT_FORK, (int)-pid,
+				 "process for the file");
+		return;
+	}
+	c->helper = pid;
+	loop_timer_del(c->agent->loop, &c->deadline);
+	loop_del(c->agent->loop, &c->socket);
+	stream_fini(&c->stream);
+}
+
+static void start_run(struct conn *c)
+{
+	struct agent *a = c->agent;
+
+	loop_timer_del(a->loop, &c->deadline);
+	loop_del(a->loop, &c->socket);
+	c->run = run_start(&a->host, &c->stream, c);
+	if (c->run == NULL)
+		close_conn(c);
+}
+
+/* Sends the reply; closes when it is out or cannot go out. */
+static void send_reply(struct conn *c)
+{
+	int r = stream_flush(&c->stream);
+
+	if (r == 0 && loop_mod(c->agent->loop, &c->socket, EPOLLOUT) == 0)
+		return;
+	close_conn(c);
+}
+
+static void serve(struct conn *c)
+{
+	switch (c->stream.head.type) {
+	case GUEST_EXEC:
+		start_run(c);
+		return;
+	case GUEST_STATUS:
+		reply_status(c);
+		break;
+	case GUEST_POWEROFF:
+		poweroff(c->agent->loop, c->agent->tree);
+		break;
+	default: /* frames_check leaves READ, WRITE and STAT */
+		start_helper(c);
+		if (c->helper != 0)
+			return;
+		break;
+	}
+	send_reply(c);
+}
+
+static void on_socket(struct loop_fd *source, uint32_t events)
+{
+	struct conn *c = container_of(source, struct conn, socket);
+
+	(void)events;
+	if (!stream_idle(&c->stream)) {
+		send_reply(c);
+		return;
+	}
+	int r = stream_read(&c->stream, FRAMES_REQUEST);
+	if (r < 0)
+		close_conn(c);
+	else if (r == 1)
+		serve(c);
+}
+
+/* --- accepting --------------------------------------------------------------*/
+
+static struct conn *make_conn(struct agent *a, int fd)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (c == NULL)
+		return NULL;
+	c->agent = a;
+	c->socket = (struct loop_fd){ .fd = -1, .on_event = on_socket };
+	c->deadline = (struct loop_timer){ .on_expire = on_deadline };
+	if (stream_init(&c->stream, fd) < 0) {
+		free(c);
+		return NULL;
+	}
+	if (loop_add(a->loop, &c->socket, fd, EPOLLIN) < 0) {
+		c->stream.fd = -1;
+		stream_fini(&c->stream);
+		free(c);
+		return NULL;
+	}
+	return c;
+}
+
+/* Says why and closes: one short frame fits into any fresh socket. */
+static void turn_away(int fd, int error, const char *why)
+{
+	struct stream s;
+
+	if (stream_init(&s, fd) < 0) {
+		(void)close(fd);
+		return;
+	}
+	stream_put_error(&s, GUEST_AT_FORK, error, "%s", why);
+	int r = stream_flush(&s);
+	(void)r;
+	stream_fini(&s);
+}
+
+static void admit(struct agent *a, int fd)
+{
+	if (a->conn_count == AGENT_CONNS_MAX) {
+		turn_away(fd, EAGAIN, "too many connections");
+		return;
+	}
+	struct conn *c = make_conn(a, fd);
+	if (c == NULL) {
+		turn_away(fd, ENOMEM, "memory");
+		return;
+	}
+	while (a->conns[c->slot] != NULL)
+		c->slot++;
+	a->conns[c->slot] = c;
+	a->conn_count++;
+	loop_timer_set(a->loop, &c->deadline, REQUEST_NS);
+}
+
+static void on_listen(struct loop_fd *source, uint32_t events)
+{
+	struct agent *a = container_of(source, struct agent, listener);
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+		int fd = accept4(a->listen_fd, NULL, NULL,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0) {
+			admit(a, fd);
+			continue;
+		}
+		if (errno == EAGAIN)
+			return;
+		if (errno == EINTR || errno == ECONNABORTED)
+			continue;
+		/* EMFILE, ENFILE, ENOMEM: they pass. */
+		loop_del(a->loop, &a->listener);
+		loop_timer_set(a->loop, &a->listen_again, ACCEPT_PAUSE_NS);
+		return;
+	}
+}
+
+static void on_listen_again(struct loop_timer *timer)
+{
+	struct agent *a = container_of(timer, struct agent, listen_again);
+
+	if (loop_add(a->loop, &a->listener, a->listen_fd, EPOLLIN) < 0)
+		loop_timer_set(a->loop, &a->listen_again, ACCEPT_PAUSE_NS);
+}
+
+/* --- processes that ended ---------------------------------------------------*/
+
+static void reaped(struct agent *a, pid_t pid, int status)
+{
+	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
+		struct conn *c = a->conns[i];
+		if (c == NULL)
+			continue;
+		if (c->run != NULL && run_pid(c->run) == pid) {
+			run_exited(c->run, status);
+			return;
+		}
+		if (c->helper == pid) {
+			close_conn(c);
+			return;
+		}
+	}
+}
+
+static void reap(struct agent *a)
+{
+	for (int i = 0; i < REAPS_PER_EVENT; i++) {
+		int status;
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+		if (pid <= 0)
+			return;
+		reaped(a, pid, status);
+	}
+	loop_timer_set(a->loop, &a->reap_again, 0);
+}
+
+static void on_signal(struct loop_fd *source, uint32_t events)
+{
+	struct agent *a = container_of(source, struct agent, signals);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (read(a->signal_fd, &info, sizeof(info)) > 0)
+		continue;
+	reap(a);
+}
+
+static void on_reap_again(struct loop_timer *timer)
+{
+	reap(container_of(timer, struct agent, reap_again));
+}
+
+static void on_idle(struct loop_timer *timer)
+{
+	struct agent *a = container_of(timer, struct agent, idle);
+
+	cgroup_prepare(a->tree);
+}
+
+/* --- beginning and end ------------------------------------------------------*/
+
+/* Every signal is blocked: PID 1 ends for none, a write to a closed pipe is
+ * an error like others, and SIGCHLD comes through a descriptor. */
+static int open_signals(struct agent *a)
+{
+	sigset_t all;
+	sigset_t wanted;
+
+	(void)sigfillset(&all);
+	(void)sigemptyset(&wanted);
+	(void)sigaddset(&wanted, SIGCHLD);
+	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+		return -errno;
+	a->signal_fd = signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
+	return a->signal_fd < 0 ? -errno : 0;
+}
+
+int agent_init(struct agent *a, struct loop *loop, struct cgroup_tree *tree,
+	       int listen_fd)
+{
+	*a = (struct agent){
+		.loop = loop,
+		.tree = tree,
+		.leftovers = { .loop = loop, .tree = tree },
+		.listen_fd = listen_fd,
+		.listener = { .fd = -1, .on_event = on_listen },
+		.listen_again = { .on_expire = on_listen_again },
+		.signal_fd = -1,
+		.signals = { .fd = -1, .on_event = on_signal },
+		.reap_again = { .on_expire = on_reap_again },
+		.idle = { .on_expire = on_idle },
+	};
+	a->host = (struct run_host){
+		.loop = loop,
+		.tree = tree,
+		.leftovers = &a->leftovers,
+		.on_done = on_run_done,
+	};
+	int r = open_signals(a);
+	if (r == 0)
+		r = fd_set_nonblock(listen_fd);
+	if (r == 0)
+		r = loop_add(loop, &a->signals, a->signal_fd, EPOLLIN);
+	if (r == 0)
+		r = loop_add(loop, &a->listener, listen_fd, EPOLLIN);
+	loop_timer_set(loop, &a->idle, 0);
+	return r;
+}
+
+void agent_fini(struct agent *a)
+{
+	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
+		if (a->conns[i] == NULL)
+			continue;
+		if (a->conns[i]->run != NULL)
+			run_abort(a->conns[i]->run);
+		close_conn(a->conns[i]);
+	}
+	leftover_fini(&a->leftovers);
+	loop_timer_del(a->loop, &a->listen_again);
+	loop_timer_del(a->loop, &a->reap_again);
+	loop_timer_del(a->loop, &a->idle);
+	loop_del(a->loop, &a->listener);
+	loop_del(a->loop, &a->signals);
+	fd_close(&a->listen_fd);
+	fd_close(&a->signal_fd);
+}

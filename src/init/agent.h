@@ -1,0 +1,46 @@
+/* agent.h - the agent: accepts connections, serves one operation on each.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * One thread. EXEC is served in the loop (run.h), files by child processes
+ * (files.h), the rest at once. Reaps every process that ends, since it is
+ * PID 1.
+ */
+#ifndef BRIG_INIT_AGENT_H
+#define BRIG_INIT_AGENT_H
+
+#include "cgroup.h"
+#include "leftover.h"
+#include "loop.h"
+#include "run.h"
+
+/* All that a guest's vsock can have open. */
+#define AGENT_CONNS_MAX BRIG_VSOCK_CONNS_MAX
+
+struct conn;
+
+struct agent {
+	struct loop *loop;
+	struct cgroup_tree *tree;
+	struct run_host host;
+	struct leftovers leftovers;
+	int listen_fd; /* owned */
+	struct loop_fd listener;
+	struct loop_timer listen_again; /* after accept had no resources */
+	int signal_fd;                  /* owned */
+	struct loop_fd signals;
+	struct loop_timer reap_again;
+	struct loop_timer idle; /* for work that nobody waits for */
+	struct conn *conns[AGENT_CONNS_MAX];
+	unsigned int conn_count;
+};
+
+/* Serves `listen_fd`, a listening stream socket, which the agent takes over;
+ * blocks all signals of the process. `loop` and `tree` are borrowed. 0 or
+ * -errno. */
+must_check int agent_init(struct agent *a, struct loop *loop,
+			  struct cgroup_tree *tree, int listen_fd);
+
+/* Kills all runs and frees everything. */
+void agent_fini(struct agent *a);
+
+#endif

@@ -1,0 +1,542 @@
+/* run.c - one EXEC: from the request to its EXIT.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation
+ *
+ *   STARTING   the child is on its way to execve; the report pipe tells
+ *   RUNNING    STARTED was put; output and input flow
+ *   DRAINING   the main process was reaped; the pipes still hold `left[i]`
+ *              bytes that it (or its children) wrote before that
+ *   ENDING     the last frame (EXIT or ERROR) was put; then close
+ *
+ * pump() is the only place that puts frames: while the stream is idle it
+ * takes the next thing to send. settle() then tells the loop what to wait
+ * for: the socket's room when a frame is stuck, the pipes otherwise. The
+ * other side closing the socket in any state kills the run.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "num.h"
+#include "run.h"
+#include "spawn.h"
+
+/* Frames sent before other runs get their turn. */
+#define FRAMES_PER_EVENT 16
+
+/* How long the other side may leave the last frames in the socket. */
+#define ENDING_NS (600 * NS_PER_S)
+
+enum run_state {
+	STARTING,
+	RUNNING,
+	DRAINING,
+	ENDING
+};
+
+struct run {
+	struct run_host host;
+	void *owner;
+	enum run_state state;
+	struct stream stream;
+	struct loop_fd socket;
+	uint32_t socket_events;
+	struct loop_timer deadline; /* of the program, then of ENDING */
+
+	uint64_t cgroup_id; /* 0: none */
+	pid_t pid;
+	int report;
+	struct loop_fd report_source;
+	uint32_t started_pid; /* to be told; 0: told already */
+
+	int in;
+	struct loop_fd in_source; /* in the loop only while `in` is full */
+	size_t in_sent;           /* of the STDIN frame at hand */
+
+	int out[2];
+	struct loop_fd out_source[2];
+	uint64_t out_bytes[2];
+	uint64_t left[2]; /* DRAINING: bytes still to be taken */
+	int next_out;     /* whose turn it is */
+
+	bool timed_out;
+	uint64_t started_ns;
+	struct guest_exit exit;
+};
+
+static void settle(struct run *r);
+
+static void close_report(struct run *r)
+{
+	loop_del(r->host.loop, &r->report_source);
+	fd_close(&r->report);
+}
+
+static void close_in(struct run *r)
+{
+	loop_del(r->host.loop, &r->in_source);
+	fd_close(&r->in);
+}
+
+static void close_out(struct run *r, int i)
+{
+	loop_del(r->host.loop, &r->out_source[i]);
+	fd_close(&r->out[i]);
+	r->left[i] = 0;
+}
+
+/* The end of every run. With `kill` nothing of it stays alive. */
+static void destroy(struct run *r, bool kill)
+{
+	struct loop *loop = r->host.loop;
+
+	loop_timer_del(loop, &r->deadline);
+	loop_del(loop, &r->socket);
+	stream_fini(&r->stream);
+	close_report(r);
+	close_in(r);
+	loop_del(loop, &r->out_source[0]);
+	loop_del(loop, &r->out_source[1]);
+	if (kill && r->cgroup_id != 0) {
+		cgroup_kill(r->host.tree, r->cgroup_id);
+		fd_close(&r->out[0]);
+		fd_close(&r->out[1]);
+	}
+	if (r->cgroup_id != 0)
+		leftover_add(r->host.leftovers, r->cgroup_id, r->out);
+	free(r);
+}
+
+static void finish(struct run *r, bool kill)
+{
+	void (*on_done)(void *) = r->host.on_done;
+	void *owner = r->owner;
+
+	destroy(r, kill);
+	on_done(owner);
+}
+
+void run_abort(struct run *r)
+{
+	destroy(r, true);
+}
+
+pid_t run_pid(const struct run *r)
+{
+	return r->pid;
+}
+
+/* --- output ---------------------------------------------------------------*/
+
+/* Takes what pipe `i` has into one frame; false when it has nothing now. */
+static bool take_output(struct run *r, int i)
+{
+	static const enum guest_frame_type types[] = { GUEST_STDOUT,
+						       GUEST_STDERR };
+	size_t n = BRIG_FRAME_DATA_MAX;
+
+	if (r->out[i] < 0 || (r->state == DRAINING && r->left[i] == 0))
+		return false;
+	if (r->state == DRAINING)
+		n = (size_t)u64_min(n, r->left[i]);
+	ssize_t got = read(r->out[i], stream_room(&r->stream), n);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+		r->left[i] = 0;
+		return false;
+	}
+	if (got <= 0) {
+		close_out(r, i);
+		return false;
+	}
+	stream_commit(&r->stream, types[i], (size_t)got);
+	r->out_bytes[i] += (uint64_t)got;
+	if (r->state == DRAINING)
+		r->left[i] -= (uint64_t)got;
+	r->next_out = 1 - i;
+	return true;
+}
+
+static void put_exit(struct run *r)
+{
+	r->exit.stdout_bytes = r->out_bytes[0];
+	r->exit.stderr_bytes = r->out_bytes[1];
+	stream_put(&r->stream, GUEST_EXIT, &r->exit, sizeof(r->exit));
+	r->state = ENDING;
+}
+
+/* Puts the next frame, if there is anything to say. */
+static bool put_next(struct run *r)
+{
+	if (r->state == STARTING || r->state == ENDING)
+		return false;
+	if (r->started_pid != 0) {
+		struct guest_started started = { .pid = r->started_pid };
+		r->started_pid = 0;
+		stream_put(&r->stream, GUEST_STARTED, &started,
+			   sizeof(started));
+		return true;
+	}
+	int first = r->next_out;
+	if (take_output(r, first) || take_output(r, 1 - first))
+		return true;
+	if (r->state != DRAINING)
+		return false;
+	put_exit(r);
+	return true;
+}
+
+/* Sends what there is. May free the run: the last thing a callback does. */
+static void pump(struct run *r)
+{
+	for (int i = 0; i < FRAMES_PER_EVENT; i++) {
+		int sent = stream_flush(&r->stream);
+		if (sent < 0) {
+			finish(r, true);
+			return;
+		}
+		if (sent == 0)
+			break;
+		if (r->state == ENDING) {
+			finish(r, r->timed_out);
+			return;
+		}
+		if (!put_next(r))
+			break;
+	}
+	settle(r);
+}
+
+/* --- input ----------------------------------------------------------------*/
+
+/* Passes the STDIN frame at hand on; false while the pipe is full. */
+static bool feed(struct run *r)
+{
+	struct stream *s = &r->stream;
+
+	while (r->in >= 0 && r->in_sent < s->head.length) {
+		ssize_t put = write(r->in, s->in + r->in_sent,
+				    s->head.length - r->in_sent);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0 && errno == EAGAIN)
+			return false;
+		if (put < 0)
+			close_in(r); /* the program reads no more */
+		else
+			r->in_sent += (size_t)put;
+	}
+	return true;
+}
+
+static void send_signal(const struct run *r)
+{
+	uint32_t number = load_le32(r->stream.in);
+
+	/* The process leads its group, and keeps its pid until reaped. */
+	if (r->pid > 0 && number >= 1 && number < (uint32_t)_NSIG)
+		(void)kill(-r->pid, (int)number);
+}
+
+/* False while the frame has to wait. */
+static bool take_frame(struct run *r)
+{
+	switch (r->stream.head.type) {
+	case GUEST_STDIN:
+		return feed(r);
+	case GUEST_STDIN_EOF:
+		close_in(r);
+		return true;
+	default: /* frames_check lets only SIGNAL through besides */
+		send_signal(r);
+		return true;
+	}
+}
+
+/* Handles what the host sent; -errno when the connection is done for. */
+static int take_input(struct run *r)
+{
+	for (int i = 0; i < FRAMES_PER_EVENT; i++) {
+		int got = stream_read(&r->stream, FRAMES_RUN);
+		if (got <= 0)
+			return got;
+		if (!take_frame(r))
+			return 0;
+		stream_next(&r->stream);
+		r->in_sent = 0;
+	}
+	return 0;
+}
+
+static bool input_waits(const struct run *r)
+{
+	const struct stream *s = &r->stream;
+
+	return r->in >= 0 && s->head_got == sizeof(s->head) &&
+	       s->head.type == GUEST_STDIN && s->in_got == s->head.length;
+}
+
+/* --- the loop ---------------------------------------------------------------*/
+
+static int watch(struct run *r, struct loop_fd *source, int fd, bool wanted,
+		 uint32_t events)
+{
+	if (fd < 0 || wanted == (source->fd >= 0))
+		return 0;
+	if (!wanted) {
+		loop_del(r->host.loop, source);
+		return 0;
+	}
+	return loop_add(r->host.loop, source, fd, events);
+}
+
+/* Tells the loop what this run waits for. */
+static void settle(struct run *r)
+{
+	bool stuck = !stream_idle(&r->stream);
+	bool waits = input_waits(r);
+	bool open = r->state == RUNNING || r->state == DRAINING;
+	uint32_t events =
+		EPOLLRDHUP | (stuck ? EPOLLOUT : 0u) | (waits ? 0u : EPOLLIN);
+	int bad = 0;
+
+	for (int i = 0; i < 2; i++)
+		bad |= watch(r, &r->out_source[i], r->out[i], open && !stuck,
+			     EPOLLIN);
+	bad |= watch(r, &r->in_source, r->in, waits, EPOLLOUT);
+	if (events != r->socket_events)
+		bad |= loop_mod(r->host.loop, &r->socket, events);
+	r->socket_events = events;
+	if (bad != 0)
+		finish(r, true);
+}
+
+static void on_socket(struct loop_fd *source, uint32_t events)
+{
+	struct run *r = container_of(source, struct run, socket);
+
+	if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) ||
+	    ((events & EPOLLIN) && take_input(r) < 0)) {
+		finish(r, true);
+		return;
+	}
+	pump(r);
+}
+
+static void on_stdout(struct loop_fd *source, uint32_t events)
+{
+	(void)events;
+	pump(container_of(source, struct run, out_source[0]));
+}
+
+static void on_stderr(struct loop_fd *source, uint32_t events)
+{
+	(void)events;
+	pump(container_of(source, struct run, out_source[1]));
+}
+
+static void on_in(struct loop_fd *source, uint32_t events)
+{
+	struct run *r = container_of(source, struct run, in_source);
+
+	(void)events;
+	if (feed(r)) {
+		stream_next(&r->stream);
+		r->in_sent = 0;
+	}
+	settle(r);
+}
+
+/* Ends the run with an ERROR instead of an EXIT. */
+static void put_failure(struct run *r, enum guest_error_stage stage, int error,
+			const char *what)
+{
+	stream_put_error(&r->stream, stage, error, "%s", what);
+	r->state = ENDING;
+	loop_timer_set(r->host.loop, &r->deadline, ENDING_NS);
+}
+
+/* The child reached execve, or says why not. */
+static void take_report(struct run *r)
+{
+	struct spawn_failure f;
+	ssize_t got = read(r->report, &f, sizeof(f));
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	close_report(r);
+	if (got == (ssize_t)sizeof(f)) {
+		put_failure(r, (enum guest_error_stage)f.stage, (int)f.error,
+			    "start of the program");
+		return;
+	}
+	r->started_pid = (uint32_t)r->pid;
+	r->state = RUNNING;
+}
+
+static void on_report(struct loop_fd *source, uint32_t events)
+{
+	struct run *r = container_of(source, struct run, report_source);
+
+	(void)events;
+	take_report(r);
+	pump(r);
+}
+
+static void on_deadline(struct loop_timer *timer)
+{
+	struct run *r = container_of(timer, struct run, deadline);
+
+	if (r->state == DRAINING || r->state == ENDING) {
+		finish(r, true);
+		return;
+	}
+	r->timed_out = true;
+	cgroup_kill(r->host.tree, r->cgroup_id);
+}
+
+/* --- beginning and end ------------------------------------------------------*/
+
+static void fill_exit(struct run *r, int status)
+{
+	struct cgroup_usage used;
+	struct guest_exit *e = &r->exit;
+
+	e->wall_ns = now_ns() - r->started_ns;
+	cgroup_read_usage(r->host.tree, r->cgroup_id, &used);
+	e->cpu_user_ns = used.user_ns;
+	e->cpu_system_ns = used.system_ns;
+	e->memory_peak_bytes = used.memory_peak_bytes;
+	e->reason = GUEST_EXITED;
+	e->code = (uint32_t)WEXITSTATUS(status);
+	if (WIFSIGNALED(status)) {
+		e->reason = GUEST_SIGNALED;
+		e->code = (uint32_t)WTERMSIG(status);
+		if (WTERMSIG(status) == SIGKILL && used.oom_kills > 0)
+			e->reason = GUEST_OOM;
+	}
+	if (r->timed_out) {
+		e->reason = GUEST_TIMED_OUT;
+		e->code = SIGKILL;
+	}
+}
+
+void run_exited(struct run *r, int status)
+{
+	if (r->state == STARTING)
+		take_report(r);
+	r->pid = 0;
+	if (r->state != RUNNING) {
+		pump(r);
+		return;
+	}
+	fill_exit(r, status);
+	close_in(r);
+	r->state = DRAINING;
+	for (int i = 0; i < 2; i++) {
+		int held = 0;
+		if (r->out[i] >= 0 && ioctl(r->out[i], FIONREAD, &held) == 0)
+			r->left[i] = (uint64_t)held;
+	}
+	loop_timer_set(r->host.loop, &r->deadline, ENDING_NS);
+	pump(r);
+}
+
+static void prepare(struct run *r)
+{
+	r->socket = (struct loop_fd){ .fd = -1, .on_event = on_socket };
+	r->report_source = (struct loop_fd){ .fd = -1, .on_event = on_report };
+	r->in_source = (struct loop_fd){ .fd = -1, .on_event = on_in };
+	r->out_source[0] = (struct loop_fd){ .fd = -1, .on_event = on_stdout };
+	r->out_source[1] = (struct loop_fd){ .fd = -1, .on_event = on_stderr };
+	r->deadline = (struct loop_timer){ .on_expire = on_deadline };
+	r->report = -1;
+	r->in = -1;
+	r->out[0] = -1;
+	r->out[1] = -1;
+}
+
+static void launch(struct run *r, struct exec_request *req)
+{
+	char store[SPAWN_STORE_BYTES];
+	struct account who;
+	struct spawned child;
+	cleanup_fd int cgroup_fd = -1;
+
+	account_root(&who);
+	int error = req->user[0] == '\0'
+			    ? 0
+			    : account_find("/etc", req->user, &who);
+	if (error < 0) {
+		put_failure(r, GUEST_AT_USER, -error, "user");
+		return;
+	}
+	spawn_add_defaults(req, &who, store);
+	error = cgroup_take(r->host.tree, &r->cgroup_id, &cgroup_fd);
+	if (error < 0) {
+		put_failure(r, GUEST_AT_FORK, -error, "cgroup of the run");
+		return;
+	}
+	r->started_ns = now_ns();
+	error = spawn_start(req, &who, cgroup_fd, &child);
+	if (error < 0) {
+		put_failure(r, GUEST_AT_FORK, -error, "fork");
+		return;
+	}
+	r->pid = child.pid;
+	r->in = child.in;
+	r->out[0] = child.out[0];
+	r->out[1] = child.out[1];
+	r->report = child.report;
+	if (req->timeout_ms != 0)
+		loop_timer_set(r->host.loop, &r->deadline,
+			       req->timeout_ms * NS_PER_MS);
+}
+
+/* What the request asks for; a frame is put when that cannot be done. */
+static void begin(struct run *r)
+{
+	struct stream *s = &r->stream;
+	struct exec_request *req = calloc(1, sizeof(*req));
+
+	if (req == NULL)
+		put_failure(r, GUEST_AT_FORK, ENOMEM, "memory");
+	else if (frames_parse_exec(s->in, s->head.length, req) < 0)
+		put_failure(r, GUEST_AT_REQUEST, EINVAL, "EXEC frame");
+	else
+		launch(r, req);
+	free(req);
+	stream_shrink(s);
+	stream_next(s);
+}
+
+struct run *run_start(const struct run_host *host, struct stream *s,
+		      void *owner)
+{
+	struct run *r = calloc(1, sizeof(*r));
+
+	if (r == NULL) {
+		stream_fini(s);
+		return NULL;
+	}
+	r->host = *host;
+	r->owner = owner;
+	r->stream = *s;
+	*s = (struct stream){ .fd = -1 };
+	prepare(r);
+	begin(r);
+	r->socket_events = EPOLLRDHUP | EPOLLIN | EPOLLOUT;
+	int bad = loop_add(host->loop, &r->socket, r->stream.fd,
+			   r->socket_events);
+	if (r->report >= 0)
+		bad |= loop_add(host->loop, &r->report_source, r->report,
+				EPOLLIN);
+	if (bad != 0) {
+		run_abort(r);
+		return NULL;
+	}
+	return r;
+}
