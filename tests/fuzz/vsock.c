@@ -87,7 +87,7 @@ static void guest_receive(void)
 }
 
 /* What brigd is asked to accept. */
-static void learn_accepted(uint32_t guest_port)
+static void learn_accepted(uint32_t guest_port, uint64_t limit)
 {
 	while (d.accepted_count > 0) {
 		int fd = d.accepted[--d.accepted_count];
@@ -101,7 +101,8 @@ static void learn_accepted(uint32_t guest_port)
 		}
 		streams[i] = (struct stream){ .fd = fd,
 					      .host_port = BRIG_READY_PORT,
-					      .guest_port = guest_port };
+					      .guest_port = guest_port,
+					      .limit = limit };
 	}
 }
 
@@ -119,6 +120,7 @@ static void guest_send(void)
 		.op = kind % 9,
 	};
 	uint64_t before = d.v.rx_bytes;
+	uint64_t limit;
 	uint32_t n = 0;
 
 	if (kind & 0x80) { /* the credit of a guest that lies */
@@ -130,8 +132,7 @@ static void guest_send(void)
 	}
 	p.buf_alloc = s->buf_alloc;
 	p.fwd_cnt = s->fwd_cnt;
-	if (s->limit < (uint64_t)p.fwd_cnt + p.buf_alloc)
-		s->limit = (uint64_t)p.fwd_cnt + p.buf_alloc;
+	limit = (uint64_t)p.fwd_cnt + p.buf_alloc;
 	if (kind & 0x40) {
 		p.flags = take(1);
 		p.src_port ^= take(1) & 1;
@@ -146,6 +147,8 @@ static void guest_send(void)
 		p.flags = take(1) & 3;
 	}
 	s = by_ports(p.dst_port, p.src_port);
+	if (s != NULL && s->limit < limit)
+		s->limit = limit;
 	for (uint32_t i = 0; i < n && s != NULL; i++)
 		data[i] = pattern(s, true, s->guest_wrote + i);
 	tx_put(&d, &p, data, n);
@@ -154,7 +157,7 @@ static void guest_send(void)
 		s->guest_wrote += (uint32_t)(d.v.rx_bytes - before);
 	else
 		ASSERT(wild || d.v.rx_bytes == before);
-	learn_accepted(p.src_port);
+	learn_accepted(p.src_port, limit);
 }
 
 static void guest_scribble(void)
@@ -181,26 +184,54 @@ static void brigd_close(struct stream *s)
 	*s = (struct stream){ .fd = -1 };
 }
 
+/* Our own end, to make its buffer small: then the ring is soon in use. */
+static const struct vsock_conn *newest_conn(void)
+{
+	const struct vsock_conn *best = NULL;
+
+	for (unsigned int i = 0; i < BRIG_VSOCK_CONNS_MAX; i++) {
+		const struct vsock_conn *c = &d.v.conns[i];
+
+		if (c->guest == VSOCK_GUEST_CONNECTING &&
+		    (best == NULL || c->host_port >> 8 > best->host_port >> 8))
+			best = c;
+	}
+	ASSERT(best != NULL);
+	return best;
+}
+
 static void brigd_connect(struct stream *s)
 {
 	uint32_t port = take(1);
+	int small = 4096;
 	int r;
 
 	brigd_close(s);
 	vmm_lock();
-	r = vsock_connect(&d.v, port, &s->fd);
+	r = vsock_connect(&d.v, port % 64, &s->fd);
 	vmm_unlock();
 	if (r < 0)
 		return;
-	s->guest_port = port;
-	for (unsigned int i = 0; i < BRIG_VSOCK_CONNS_MAX; i++) {
-		const struct vsock_conn *c = &d.v.conns[i];
+	s->guest_port = port % 64;
+	if (d.v.stopped)
+		return;
+	s->host_port = newest_conn()->host_port;
+	if (port & 0x80 && setsockopt(newest_conn()->fd, SOL_SOCKET, SO_SNDBUF,
+				      &small, sizeof(small)) < 0)
+		abort();
+	if (port & 0x40) { /* the guest accepts at once */
+		struct packet p = { .src_cid = BRIG_CID_GUEST,
+				    .dst_cid = BRIG_CID_HOST,
+				    .src_port = s->guest_port,
+				    .dst_port = s->host_port,
+				    .type = 1,
+				    .op = OP_RESPONSE,
+				    .buf_alloc = 1u << take(1) % 20 };
 
-		/* The newest port is the highest one. */
-		if (c->guest == VSOCK_GUEST_CONNECTING &&
-		    c->guest_port == port &&
-		    c->host_port >> 8 >= s->host_port >> 8)
-			s->host_port = c->host_port;
+		rx_post(&d, RX_BUFS);
+		s->limit = p.buf_alloc;
+		tx_put(&d, &p, NULL, 0);
+		virtio_kick(&d.v.dev, 1);
 	}
 }
 
