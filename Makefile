@@ -144,6 +144,15 @@ UNIT_acpi := src/vmm/x86/acpi.o src/vmm/gmem.o src/base/assert.o
 UNIT_base := $(BASE_OBJS)
 UNIT_elf := src/vmm/x86/elf.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 
+UNIT_TESTS += cli
+UNIT_cli := $(addprefix src/cli/,base64.o diagnose.o events.o opt.o ref.o \
+	term.o when.o) $(BASE_OBJS)
+UNIT_LIBS_cli := -ljansson
+
+UNIT_TESTS += init_frames init_accounts
+UNIT_init_frames := src/init/frames.o
+UNIT_init_accounts := src/init/accounts.o src/base/fd.o
+
 UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-DBRIG_TEST -Wall -Wextra -Werror -Wno-unused-parameter
 
@@ -158,6 +167,11 @@ $(B)/test/unit/$(1): $(B)/test/obj/tests/unit/$(1).o $$(UNIT_$(1):%=$(B)/test/ob
 	$$(Q)clang-14 -fsanitize=address,undefined -pthread -o $$@ $$^ -lcmocka $$(UNIT_LIBS_$(1))
 endef
 $(foreach t,$(UNIT_TESTS),$(eval $(call unit_rules,$(t))))
+
+# The agent on a unix socket, for tests/agent.
+$(B)/test/bin/brig-init: $(OBJS_brig-init:%=$(B)/test/obj/%)
+	@mkdir -p $(@D)
+	$(Q)clang-14 -fsanitize=address,undefined -o $@ $^
 
 # --- Fuzz targets (libFuzzer) -------------------------------------------------
 
@@ -179,6 +193,13 @@ FUZZ_vsock := $(UNIT_vsock)
 
 FUZZ_TARGETS += elf
 FUZZ_elf := $(UNIT_elf)
+
+FUZZ_TARGETS += init_frames
+FUZZ_init_frames := src/init/frames.o src/base/assert.o
+
+FUZZ_TARGETS += cli_events
+FUZZ_cli_events := $(addprefix src/cli/,base64.o events.o term.o) $(BASE_OBJS)
+FUZZ_LIBS_cli_events := -ljansson
 
 FUZZ_CFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
 	-fno-sanitize-recover=all -DBRIG_TEST -Wall -Wextra -Werror

@@ -420,6 +420,11 @@ int api_perform(struct api *a, struct api_call *c)
 
 static int judge_no_answer(struct api_call *c)
 {
+	if (c->source_errno != 0) {
+		(void)snprintf(c->message, sizeof(c->message), "%s",
+			       strerror(c->source_errno));
+		return -EIO;
+	}
 	if (c->sink_result < 0) {
 		(void)snprintf(c->message, sizeof(c->message), "%s",
 			       strerror(-c->sink_result));

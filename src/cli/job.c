@@ -15,7 +15,7 @@
 #include "stop.h"
 
 #define STEP_MS 1000
-#define INPUT_IDLE_MS 15000u
+#define INPUT_IDLE_MS 5000u
 #define PATH_BYTES 256
 
 /* Standard input goes out in requests that leave the run's input open; one
@@ -30,9 +30,9 @@ enum input_state {
 
 struct running {
 	const struct job *job;
-	struct buf line;             /* the event that is not complete yet */
-	char stdin_path[PATH_BYTES]; /* "": not started yet */
-	char stdin_last_path[PATH_BYTES];
+	struct buf line;         /* the event that is not complete yet */
+	char id[REF_ID_MAX + 1]; /* of the run; "": not started yet */
+	char input_path[PATH_BYTES];
 	struct api_call input; /* the request that carries stdin */
 	enum input_state input_state;
 	json_t *result;    /* the exit event */
@@ -75,8 +75,7 @@ static int on_started(struct running *r, const struct event *e)
 
 	if (id == NULL || !ref_is_id(id))
 		return -EPROTO;
-	(void)snprintf(r->stdin_path, sizeof(r->stdin_path),
-		       "/v2/sandboxes/%s/runs/%s/stdin", r->job->sandbox, id);
+	(void)snprintf(r->id, sizeof(r->id), "%s", id);
 	return 0;
 }
 
@@ -131,9 +130,12 @@ static int on_bytes(void *ctx, const char *bytes, size_t n)
 
 static int input_send(struct api *a, struct running *r, bool last)
 {
+	(void)snprintf(r->input_path, sizeof(r->input_path),
+		       "/v2/sandboxes/%s/runs/%s/stdin%s", r->job->sandbox,
+		       r->id, last ? "" : "?eof=0");
 	r->input = (struct api_call){
 		.method = "POST",
-		.path = last ? r->stdin_last_path : r->stdin_path,
+		.path = r->input_path,
 		.source_fd = last ? -1 : STDIN_FILENO,
 		.source_size = -1,
 		.source_idle_ms = INPUT_IDLE_MS,
@@ -159,7 +161,7 @@ static int input_step(struct api *a, struct running *r)
 {
 	struct api_call *c = &r->input;
 
-	if (r->input_state == INPUT_OFF && r->stdin_path[0] != '\0' &&
+	if (r->input_state == INPUT_OFF && r->id[0] != '\0' &&
 	    api_can_read(STDIN_FILENO))
 		return input_send(a, r, false);
 	if (!c->done)
@@ -187,8 +189,7 @@ static int pump(struct api *a, struct running *r, struct api_call *main_call)
 		r->input_state = INPUT_DONE;
 	while (ret == 0 && !main_call->done) {
 		/* with nothing to send yet, stdin itself is waited for */
-		bool idle =
-			r->input_state == INPUT_OFF && r->stdin_path[0] != '\0';
+		bool idle = r->input_state == INPUT_OFF && r->id[0] != '\0';
 		ret = api_step(a, idle ? STDIN_FILENO : -1, STEP_MS);
 		if (ret == 0 && stop_count() != before)
 			ret = -EINTR;
