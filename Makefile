@@ -32,7 +32,7 @@ INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
 BRIGD_OBJS :=
 CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
-	doctor.o events.o host.o info.o job.o logs.o opt.o ps.o ref.o run.o \
+	doctor.o events.o host.o info.o job.o key.o logs.o opt.o ps.o ref.o run.o \
 	sandbox.o stop.o term.o when.o where.o)
 
 # Static programs may not allocate or look anything up at run time.
@@ -145,13 +145,13 @@ UNIT_base := $(BASE_OBJS)
 UNIT_elf := src/vmm/x86/elf.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 
 UNIT_TESTS += cli
-UNIT_cli := $(addprefix src/cli/,base64.o diagnose.o events.o opt.o ref.o \
-	term.o when.o) $(BASE_OBJS)
+UNIT_cli := $(addprefix src/cli/,base64.o diagnose.o events.o key.o opt.o \
+	ref.o term.o when.o where.o) $(BASE_OBJS)
 UNIT_LIBS_cli := -ljansson
 
 UNIT_TESTS += init_frames init_accounts
 UNIT_init_frames := src/init/frames.o
-UNIT_init_accounts := src/init/accounts.o src/base/fd.o
+UNIT_init_accounts := src/init/accounts.o src/base/fd.o src/base/assert.o
 
 UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-DBRIG_TEST -Wall -Wextra -Werror -Wno-unused-parameter

@@ -26,6 +26,7 @@
 #include "poweroff.h"
 #include "textfile.h"
 #include "wire/boot.h"
+#include "wire/limits.h"
 
 #define ROOT_DEVICE "/dev/vda"
 #define NEW_ROOT "/newroot"
@@ -37,10 +38,10 @@
 /* Not in the C library's headers (linux: fs/ext4/ext4.h). */
 #define EXT4_RESIZE_FS _IOW('f', 16, uint64_t)
 
-/* The agent holds up to six descriptors for each connection. */
-#define NOFILE 8192
-
-#define LISTEN_BACKLOG 64
+/* The agent holds up to six descriptors for each connection. What it starts
+ * inherits the hard limit; systemd gives the same. */
+#define NOFILE_SOFT 8192
+#define NOFILE_HARD 524288
 
 struct mount_step {
 	const char *type;
@@ -218,7 +219,7 @@ static void raise_loopback(void)
 static void protect_self(void)
 {
 	const struct sched_param first = { .sched_priority = 1 };
-	const struct rlimit files = { NOFILE, NOFILE };
+	const struct rlimit files = { NOFILE_SOFT, NOFILE_HARD };
 
 	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &first) < 0)
 		poweroff_failed("scheduling policy", errno);
@@ -272,7 +273,7 @@ int boot_listen(void)
 	int fd = vsock_socket();
 
 	if (bind(fd, (const struct sockaddr *)&any, sizeof(any)) < 0 ||
-	    listen(fd, LISTEN_BACKLOG) < 0)
+	    listen(fd, BRIG_VSOCK_CONNS_MAX) < 0)
 		poweroff_failed("vsock listener", errno);
 	return fd;
 }

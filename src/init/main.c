@@ -38,7 +38,7 @@ static int listen_unix(const char *path)
 		return -errno;
 	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    listen(fd, 64) < 0) {
+	    listen(fd, AGENT_CONNS_MAX) < 0) {
 		int r = -errno;
 		(void)close(fd);
 		return r;

@@ -19,9 +19,8 @@
 #define DEFAULT_PATH \
 	"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-/* Soft limit as everywhere (select(2) breaks above), hard one as systemd. */
+/* As everywhere: select(2) breaks above. The hard limit is left high. */
 #define NOFILE_SOFT 1024
-#define NOFILE_HARD 524288
 
 /* Descriptors of the child before execve. */
 enum {
@@ -113,10 +112,13 @@ void spawn_keep_only(const int *fds, int count)
 
 static void set_limits(void)
 {
-	const struct rlimit files = { NOFILE_SOFT, NOFILE_HARD };
 	const struct rlimit core = { 0, RLIM_INFINITY };
+	struct rlimit files;
 
-	(void)setrlimit(RLIMIT_NOFILE, &files);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = NOFILE_SOFT;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	(void)setrlimit(RLIMIT_CORE, &core);
 	/* The agent is exempt from the OOM killer; what it starts is not. */
 	int r = textfile_write(AT_FDCWD, "/proc/self/oom_score_adj", "0");

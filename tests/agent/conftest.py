@@ -1,0 +1,32 @@
+"""conftest.py - one agent for each test.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+
+import itertools
+import os
+import pathlib
+
+import pytest
+
+import agent as wire
+
+_numbers = itertools.count()
+
+
+def _cgroup2():
+    """Where cgroup v2 is mounted: with v1 beside it or alone."""
+    with open("/proc/mounts", encoding="ascii") as mounts:
+        for line in mounts:
+            fields = line.split()
+            if fields[2] == "cgroup2":
+                return pathlib.Path(fields[1])
+    raise RuntimeError("no cgroup v2 file system")
+
+
+@pytest.fixture
+def agent(tmp_path):
+    name = f"brig-test-{os.getpid()}-{next(_numbers)}"
+    a = wire.Agent(tmp_path, _cgroup2() / name)
+    yield a
+    a.stop()
