@@ -20,46 +20,6 @@
 
 /* --- address and key -------------------------------------------------------- */
 
-/* A header value: visible ASCII only, so that it cannot become two headers. */
-static int set_key(struct api *a, const char *key, const char **ret_why)
-{
-	size_t n = strcspn(key, "\r\n");
-
-	if (n > API_KEY_MAX || key[n + strspn(key + n, "\r\n")] != '\0') {
-		*ret_why = "the API key is not one line of at most 512 bytes";
-		return -EINVAL;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (key[i] > 0x20 && key[i] < 0x7f)
-			continue;
-		*ret_why = "the API key has characters that no key has";
-		return -EINVAL;
-	}
-	if (n > 0)
-		(void)snprintf(a->key_header, sizeof(a->key_header),
-			       "x-api-key: %.*s", (int)n, key);
-	return 0;
-}
-
-static int read_key_file(struct api *a, const char **ret_why)
-{
-	char key[API_KEY_MAX + 2];
-	int fd cleanup_fd =
-		open(API_KEY_FILE, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0) {
-		a->key_errno = errno; /* told when brigd wants a key */
-		return 0;
-	}
-	ssize_t n = fd_read_all(fd, key, sizeof(key) - 1);
-	if (n < 0) {
-		a->key_errno = (int)-n;
-		return 0;
-	}
-	key[n] = '\0';
-	return set_key(a, key, ret_why);
-}
-
 static int set_base(struct api *a, const char **ret_why)
 {
 	const char *url = getenv("BRIG_BASE_URL");
@@ -74,14 +34,10 @@ static int set_base(struct api *a, const char **ret_why)
 
 int api_open(struct api *a, const char **ret_why)
 {
-	const char *key = getenv("BRIG_API_KEY");
-
 	*a = (struct api){ .multi = NULL };
 	int r = set_base(a, ret_why);
-	if (r == 0 && key != NULL && *key != '\0')
-		r = set_key(a, key, ret_why);
-	else if (r == 0)
-		r = read_key_file(a, ret_why);
+	if (r == 0)
+		r = key_find(a->base, &a->key, ret_why);
 	if (r < 0)
 		return r;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK)
@@ -98,7 +54,7 @@ void api_close(struct api *a)
 	if (a->multi != NULL)
 		(void)curl_multi_cleanup(a->multi);
 	a->multi = NULL;
-	explicit_bzero(a->key_header, sizeof(a->key_header));
+	explicit_bzero(a->key.text, sizeof(a->key.text));
 }
 
 char *api_escape(const char *text)
@@ -172,12 +128,24 @@ static int add_header(struct api_call *c, const char *line)
 	return 0;
 }
 
+static int add_key(struct api_call *c)
+{
+	char line[KEY_MAX + 16];
+
+	if (c->api->key.text[0] == '\0')
+		return 0;
+	(void)snprintf(line, sizeof(line), "x-api-key: %s", c->api->key.text);
+	int r = add_header(c, line);
+	explicit_bzero(line, sizeof(line));
+	return r;
+}
+
 static int set_headers(struct api_call *c)
 {
 	int r = add_header(c, "Accept: application/json, */*");
 
-	if (r == 0 && c->api->key_header[0] != '\0')
-		r = add_header(c, c->api->key_header);
+	if (r == 0)
+		r = add_key(c);
 	if (r == 0)
 		r = add_header(c, "Expect:"); /* no second of waiting */
 	if (r == 0 && c->body != NULL)
@@ -446,14 +414,20 @@ static int judge_no_answer(struct api_call *c)
 
 static int judge_key(struct api_call *c)
 {
-	const char *what = c->api->key_header[0] != '\0' ? "refuses the API key"
-							 : "wants an API key";
-	const char *why = c->api->key_errno != 0 ? strerror(c->api->key_errno)
-						 : "has another key";
+	const struct key *k = &c->api->key;
 
-	(void)snprintf(c->message, sizeof(c->message),
-		       "brigd at %s %s: set BRIG_API_KEY (%s: %s)",
-		       c->api->base, what, API_KEY_FILE, why);
+	if (k->text[0] != '\0')
+		(void)snprintf(c->message, sizeof(c->message),
+			       "brigd at %s refuses the API key of %s",
+			       c->api->base, k->from);
+	else
+		(void)snprintf(c->message, sizeof(c->message),
+			       "brigd at %s wants an API key: set "
+			       "BRIG_API_KEY%s%s%s%s%s",
+			       c->api->base, k->from[0] ? " (" : "", k->from,
+			       k->error ? ": " : "",
+			       k->error ? strerror(k->error) : "",
+			       k->from[0] ? ")" : "");
 	return -EACCES;
 }
 

@@ -1,7 +1,7 @@
 /* api.h - requests to brigd: address, key, calls, errors.
  * SPDX-License-Identifier: Apache-2.0
  *
- * The address is BRIG_BASE_URL, the key BRIG_API_KEY or the key file; the key
+ * The address is BRIG_BASE_URL, the key as key.h says; it
  * goes to that address only (no proxy, no redirect) and is never printed. All
  * that the server says is untrusted: replies are bounded, and messages are
  * escaped by whoever prints them. One thread; at most API_CALLS_MAX calls at
@@ -17,11 +17,10 @@
 #include <sys/types.h>
 
 #include "buf.h"
+#include "key.h"
 #include "term.h"
 
 #define API_DEFAULT_URL "http://127.0.0.1:2744"
-#define API_KEY_FILE "/var/lib/brig/key"
-#define API_KEY_MAX 512u
 
 /* A run and its standard input. */
 #define API_CALLS_MAX 2
@@ -32,8 +31,7 @@
 struct api {
 	CURLM *multi;
 	const char *base; /* without a slash at the end; borrowed */
-	char key_header[API_KEY_MAX + 16]; /* "": no key */
-	int key_errno; /* why the key file could not be read; 0: it could */
+	struct key key;
 	struct api_call *calls[API_CALLS_MAX];
 };
 

@@ -30,6 +30,11 @@ static void own_directory(char ret[static WHERE_BYTES])
 		*slash = '\0';
 }
 
+static bool in_build_tree(const char *own)
+{
+	return fnmatch("*/build/*/bin", own, 0) == 0;
+}
+
 int where_find(const char *name, const char *in_tree,
 	       char ret[static WHERE_BYTES])
 {
@@ -44,11 +49,35 @@ int where_find(const char *name, const char *in_tree,
 	(void)snprintf(beside, sizeof(beside), "../libexec/brig/%s", name);
 	if (own[0] != '\0' && is_there(ret, own, strlen(own), beside))
 		return 0;
-	if (fnmatch("*/build/*/bin", own, 0) == 0 &&
-	    is_there(ret, own, strlen(own), in_tree))
+	if (in_build_tree(own) && is_there(ret, own, strlen(own), in_tree))
 		return 0;
 	const char *last = "/usr/libexec/brig";
 	return is_there(ret, last, strlen(last), name) ? 0 : -ENOENT;
+}
+
+void where_host_dir(char ret[static WHERE_BYTES])
+{
+	char own[WHERE_BYTES];
+	const char *chosen = getenv("BRIG_HOST_DIR");
+	const char *state = getenv("XDG_STATE_HOME");
+	const char *home = getenv("HOME");
+	int n = 0;
+
+	ret[0] = '\0';
+	own_directory(own);
+	if (chosen != NULL && *chosen != '\0')
+		n = snprintf(ret, WHERE_BYTES, "%s", chosen);
+	else if (in_build_tree(own))
+		n = snprintf(ret, WHERE_BYTES, "%s/../../host", own);
+	else if (geteuid() == 0)
+		n = snprintf(ret, WHERE_BYTES, "/var/lib/brig/host");
+	else if (state != NULL && *state != '\0')
+		n = snprintf(ret, WHERE_BYTES, "%s/brig/host", state);
+	else if (home != NULL && *home != '\0')
+		n = snprintf(ret, WHERE_BYTES, "%s/.local/state/brig/host",
+			     home);
+	if (n < 0 || n >= WHERE_BYTES)
+		ret[0] = '\0';
 }
 
 int where_in_path(const char *name, char ret[static WHERE_BYTES])

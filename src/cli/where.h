@@ -17,6 +17,10 @@
 must_check int where_find(const char *name, const char *in_tree,
 			  char ret[static WHERE_BYTES]);
 
+/* The directory in which brig-host keeps the host VM's data, as host/brig-host
+ * finds it; empty when there can be none. */
+void where_host_dir(char ret[static WHERE_BYTES]);
+
 /* Looks for NAME in PATH. 0 or -ENOENT. */
 must_check int where_in_path(const char *name, char ret[static WHERE_BYTES]);
 

@@ -407,15 +407,19 @@ class Handler(BaseHTTPRequestHandler):
 class Server:
     """Runs the fake while a `with` block does."""
 
+    def __init__(self, address="127.0.0.1"):
+        self.address = address
+
     def __enter__(self):
         self.fake = Fake()
         handler = type("BoundHandler", (Handler,), {"fake": self.fake})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http = ThreadingHTTPServer((self.address, 0), handler)
         self.http.daemon_threads = True
         self.thread = threading.Thread(
             target=self.http.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
-        self.fake.url = "http://127.0.0.1:%d" % self.http.server_port
+        self.fake.url = "http://%s:%d" % (
+            self.address, self.http.server_port)
         return self.fake
 
     def __exit__(self, *_):

@@ -606,6 +606,28 @@ def test_wrong_key(fake):
     assert b"wrong-key-000" not in p.err
 
 
+def test_key_of_the_host_vm(fake, tmp_path):
+    (tmp_path / "key").write_text(KEY + "\n")
+    (tmp_path / "qemu.pid").touch()
+    env = {"BRIG_API_KEY": None, "BRIG_HOST_DIR": str(tmp_path)}
+    assert brig(fake, "ps", env=env).returncode == 0
+    (tmp_path / "key").write_text("another\n")
+    p = brig(fake, "ps", env=env)
+    assert p.returncode == 125 and b"another" not in p.err
+    assert str(tmp_path / "key").encode() in p.err
+
+
+def test_key_files_stay_on_this_machine(tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "qemu.pid").touch()
+    with Server("127.0.0.2") as fake:
+        p = brig(fake, "ps", env={"BRIG_API_KEY": None,
+                                  "BRIG_HOST_DIR": str(tmp_path)})
+        assert p.returncode == 125
+        assert b"wants an API key: set BRIG_API_KEY" in p.err
+        assert "x-api-key" not in fake.requests[0][2]
+
+
 @pytest.mark.parametrize("key", ["a\nX-Evil: 1", "a b", "k\u00e9y",
                                  "x" * 600])
 def test_key_that_is_none(fake, key):

@@ -14,6 +14,7 @@
 #include "src/cli/cmd.h"
 #include "src/cli/diagnose.h"
 #include "src/cli/events.h"
+#include "src/cli/key.h"
 #include "src/cli/opt.h"
 #include "src/cli/ref.h"
 #include "src/cli/term.h"
@@ -152,6 +153,21 @@ static void test_files(void **state)
 	assert_null(ref_base_name("a/.."));
 	assert_null(ref_base_name("."));
 	assert_null(ref_base_name(""));
+}
+
+static void test_local_urls(void **state)
+{
+	assert_true(key_is_local("http://127.0.0.1:2744"));
+	assert_true(key_is_local("http://127.0.0.1"));
+	assert_true(key_is_local("https://localhost/brig"));
+	assert_true(key_is_local("http://[::1]:2744"));
+	assert_false(key_is_local("http://127.0.0.1.example.org"));
+	assert_false(key_is_local("http://localhost.example.org:2744"));
+	assert_false(key_is_local("http://127.0.0.1:x@example.org"));
+	assert_false(key_is_local("http://127.0.0.1@example.org"));
+	assert_false(key_is_local("http://192.168.0.1"));
+	assert_false(key_is_local("127.0.0.1"));
+	assert_false(key_is_local(""));
 }
 
 /* --- times ----------------------------------------------------------------------- */
@@ -576,6 +592,7 @@ int main(void)
 		cmocka_unit_test(test_durations),
 		cmocka_unit_test(test_ids),
 		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_local_urls),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_ages),
 		cmocka_unit_test(test_base64_round_trip),
