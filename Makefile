@@ -153,6 +153,10 @@ UNIT_TESTS += init_frames init_accounts
 UNIT_init_frames := src/init/frames.o
 UNIT_init_accounts := src/init/accounts.o src/base/fd.o src/base/assert.o
 
+UNIT_TESTS += spawn_request
+UNIT_spawn_request := $(patsubst %,src/spawn/%.o,request probe jail) \
+	src/base/fd.o src/base/log.o src/base/assert.o
+
 UNIT_CFLAGS := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-DBRIG_TEST -Wall -Wextra -Werror -Wno-unused-parameter
 
@@ -200,6 +204,9 @@ FUZZ_init_frames := src/init/frames.o src/base/assert.o
 FUZZ_TARGETS += cli_events
 FUZZ_cli_events := $(addprefix src/cli/,base64.o events.o term.o) $(BASE_OBJS)
 FUZZ_LIBS_cli_events := -ljansson
+
+FUZZ_TARGETS += spawn_request
+FUZZ_spawn_request := src/spawn/request.o
 
 FUZZ_CFLAGS := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
 	-fno-sanitize-recover=all -DBRIG_TEST -Wall -Wextra -Werror

@@ -39,8 +39,7 @@ static const char *const controllers[] = { "+memory", "+pids", "+cpu" };
 static int top_fd = -1; /* <mount>/brig */
 static bool no_limits;
 
-/* --- files --------------------------------------------------------------------
- */
+/* --- files ---------------------------------------------------------------- */
 
 static int write_file(int dir_fd, const char *name, const char *text)
 {
@@ -77,8 +76,7 @@ static int find_mount(void)
 	return -ENOENT;
 }
 
-/* --- set-up -------------------------------------------------------------------
- */
+/* --- set-up --------------------------------------------------------------- */
 
 /* A cgroup other than the real root has either processes or controllers for
  * its children. Where we are the process in the way, we go to a leaf. */
@@ -98,10 +96,8 @@ static int enable_controllers(int dir_fd, const char *what)
 			r = write_file(dir_fd, "cgroup.subtree_control", c);
 		if (r == 0)
 			continue;
-		log_line(no_limits ? LOG_WARN : LOG_ERROR,
-			 "cgroup: no controller %s in the %s: %s%s", c + 1,
-			 what, strerrordesc_np(-r),
-			 no_limits ? "; going on without" : "");
+		log_warn("cgroup: no controller %s in the %s: %s", c + 1, what,
+			 strerrordesc_np(-r));
 		if (!no_limits)
 			return r;
 	}
@@ -190,8 +186,7 @@ int cgroup_init(const char *name, bool unlimited)
 	return r < 0 ? r : sweep();
 }
 
-/* --- one microVM ----------------------------------------------------------------
- */
+/* --- one microVM ---------------------------------------------------------- */
 
 /* The kernel was asked for the controllers at start, so without `no_limits`
  * a missing file is an error; only swap may be compiled out. */

@@ -12,7 +12,7 @@
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <sched.h>
-#include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -47,19 +47,7 @@ noreturn_fn static void fail(int report_fd, const char *step)
 	_exit(EXIT_NOT_STARTED);
 }
 
-/* --- steps: 0, or -1 with errno -------------------------------------------------
- */
-
-/* Signals are blocked in brig-spawn for its signalfd. */
-static int leave_session(void)
-{
-	sigset_t none;
-
-	(void)sigemptyset(&none);
-	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
-		return -1;
-	return setsid() < 0 ? -1 : 0;
-}
+/* --- steps: 0, or -1 with errno ------------------------------------------- */
 
 /* An empty read-only tmpfs as the only mount of the namespace. */
 static int empty_root(void)
@@ -80,12 +68,6 @@ static int empty_root(void)
 	if (umount2(".", MNT_DETACH) < 0)
 		return -1;
 	return chdir("/");
-}
-
-/* /proc/<pid>/cgroup of whoever looks from inside starts at its own. */
-static int hide_cgroup(void)
-{
-	return unshare(CLONE_NEWCGROUP);
 }
 
 static int set_limit(__rlimit_resource_t what, rlim_t max)
@@ -164,33 +146,27 @@ static int drop_capabilities(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-static void run(int vmm_fd, const char *argument)
+/* By descriptor: there is no file system left to name the program in. */
+static void run(int vmm_fd, bool probe)
 {
-	char name[] = "brig-vmm";
-	char copy[16];
-	char *argv[] = { name, NULL, NULL };
+	static char name[] = "brig-vmm";
+	static char option[] = "--probe";
+	char *argv[] = { name, probe ? option : NULL, NULL };
 	char *envp[] = { NULL };
 
-	if (argument != NULL) {
-		(void)snprintf(copy, sizeof(copy), "%s", argument);
-		argv[1] = copy;
-	}
-	/* By descriptor: there is no file system left to name it in. */
 	(void)syscall(SYS_execveat, vmm_fd, "", argv, envp, AT_EMPTY_PATH);
 }
-
-/* --- public ------------------------------------------------------------------
- */
 
 void jail_run_vmm(const struct jail *jail)
 {
 	struct jail j = *jail;
 
-	if (leave_session() < 0)
+	if (setsid() < 0)
 		fail(j.report_fd, "setsid");
 	if (empty_root() < 0)
 		fail(j.report_fd, "empty root");
-	if (hide_cgroup() < 0)
+	/* Not by clone: it would take the cgroup of brig-spawn as its root. */
+	if (unshare(CLONE_NEWCGROUP) < 0)
 		fail(j.report_fd, "cgroup namespace");
 	if (place_fds(&j) < 0)
 		fail(j.report_fd, "descriptors");
@@ -202,15 +178,15 @@ void jail_run_vmm(const struct jail *jail)
 		fail(j.report_fd, "user and group");
 	if (drop_capabilities() < 0)
 		fail(j.report_fd, "capabilities");
-	run(j.vmm_fd, NULL);
+	run(j.vmm_fd, false);
 	fail(j.report_fd, "execveat");
 }
 
 void jail_run_probe(int vmm_fd, int null_fd, int out_fd)
 {
-	if (leave_session() == 0 && dup2(null_fd, STDIN_FILENO) >= 0 &&
+	if (setsid() >= 0 && dup2(null_fd, STDIN_FILENO) >= 0 &&
 	    dup2(out_fd, STDOUT_FILENO) >= 0 && drop_bounding_set() == 0 &&
 	    drop_capabilities() == 0)
-		run(vmm_fd, "--probe");
+		run(vmm_fd, true);
 	_exit(EXIT_NOT_STARTED);
 }

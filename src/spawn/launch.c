@@ -52,22 +52,17 @@ static struct slot slots[BRIG_SANDBOXES_MAX];
 static uint32_t next_slot;
 static uint32_t next_turn;
 
-/* --- cleaning -----------------------------------------------------------------
- */
+/* --- cleaning ------------------------------------------------------------- */
 
 static void finish(struct slot *s, int error)
 {
-	uint32_t handle = s->handle;
-	int wait_status = s->wait_status;
-	bool tell = s->started;
-
 	if (error < 0)
 		log_error("sandbox %s: cannot remove its cgroup: %s", s->id,
 			  strerrordesc_np(-error));
 	fd_close(&s->pid_fd);
 	s->state = error < 0 ? SLOT_LOST : SLOT_FREE;
-	if (tell)
-		shared.on_exited(handle, error, wait_status);
+	if (s->started)
+		shared.on_exited(s->handle, error, s->wait_status);
 }
 
 static void clean(struct slot *s)
@@ -108,8 +103,7 @@ static void kill_process(const struct slot *s)
 		log_error("sandbox %s: cannot kill: %m", s->id);
 }
 
-/* --- starting -------------------------------------------------------------------
- */
+/* --- starting ------------------------------------------------------------- */
 
 static struct slot *find_slot(void)
 {
@@ -236,7 +230,7 @@ static void abandon(struct slot *s)
 }
 
 int launch_start(const struct spawn_msg *m, const int *fds, size_t nfds,
-		 struct launch_started *ret)
+		 struct spawn_msg *ret, int ret_fds[SPAWN_STARTED_FDS])
 {
 	const struct cgroup_limits limits = {
 		.memory_mib = m->memory_mib,
@@ -283,17 +277,12 @@ int launch_start(const struct spawn_msg *m, const int *fds, size_t nfds,
 		return r;
 	}
 	s->started = true;
-	*ret = (struct launch_started){
-		.handle = s->handle,
-		.uid = slot_uid(s),
-		.pid_fd = s->pid_fd,
-		.cgroup_fd = fd_take(&cgroup_fd),
-	};
+	ret->handle = s->handle;
+	ret->uid = slot_uid(s);
+	ret_fds[0] = s->pid_fd;
+	ret_fds[1] = fd_take(&cgroup_fd);
 	return 0;
 }
-
-/* --- public -------------------------------------------------------------------
- */
 
 void launch_init(const struct launch_shared *s)
 {

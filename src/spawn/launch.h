@@ -34,21 +34,17 @@ struct launch_shared {
 	launch_exited_fn *on_exited;
 };
 
-struct launch_started {
-	uint32_t handle;
-	uint32_t uid;
-	int pid_fd;    /* borrowed: belongs to the slot */
-	int cgroup_fd; /* O_PATH; the caller closes it */
-};
-
 void launch_init(const struct launch_shared *shared);
 
 /* Checks everything brigd said, then starts brig-vmm in its jail. Waits until
  * it is executed, at most LAUNCH_DEADLINE_MS. Does not take the descriptors.
+ * Fills handle and uid of the reply; ret_fds are those that go with it: the
+ * pidfd, which stays ours, and the cgroup's, which the caller closes.
  * -EAGAIN: no free slot; else what request.h, cgroup.h or the step in the
  * child said. */
 must_check int launch_start(const struct spawn_msg *m, const int *fds,
-			    size_t nfds, struct launch_started *ret);
+			    size_t nfds, struct spawn_msg *ret,
+			    int ret_fds[SPAWN_STARTED_FDS]);
 
 #define LAUNCH_DEADLINE_MS 5000
 

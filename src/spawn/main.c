@@ -9,15 +9,15 @@
  *   probe.c    the kind of KVM
  *
  * One thread and no heap. What can be answered at once is; a start takes as
- * long as a clone and an exec, and the probe its deadline at most.
+ * long as a clone and an exec, and the probe its deadline at most. SIGTERM
+ * ends the program as any other death would: nothing is to be done, microVMs
+ * go on, and the next run takes away what it finds of them.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -38,8 +38,8 @@ static struct {
 	const char *vmm;
 	const char *user;
 	const char *cgroup;
-	bool unlimited;
-	bool help;
+	const char *unlimited; /* NULL: not given */
+	const char *help;
 } options = {
 	.socket = SPAWN_SOCKET_PATH,
 	.vmm = "/usr/libexec/brig/brig-vmm",
@@ -50,7 +50,6 @@ static struct {
 static struct {
 	struct loop loop;
 	struct loop_fd listener;
-	struct loop_fd signals;
 	struct loop_fd brigd; /* fd -1: not connected */
 	int vmm_fd;
 	int null_fd;
@@ -58,25 +57,21 @@ static struct {
 	gid_t gid;
 } server;
 
-/* --- options ------------------------------------------------------------------
- */
+/* --- options -------------------------------------------------------------- */
 
 static const struct option_row {
 	const char *name;
 	const char *argument; /* NULL: takes none */
 	const char *help;
-	const char **text;
-	bool *flag;
+	const char **value; /* without argument: its name */
 } option_rows[] = {
-	{ "--socket", "PATH", "listen here", &options.socket, NULL },
-	{ "--vmm", "PATH", "the monitor", &options.vmm, NULL },
-	{ "--user", "NAME", "who may connect, besides root", &options.user,
-	  NULL },
-	{ "--cgroup", "NAME", "cgroup to make microVMs in", &options.cgroup,
-	  NULL },
+	{ "--socket", "PATH", "listen here", &options.socket },
+	{ "--vmm", "PATH", "the monitor", &options.vmm },
+	{ "--user", "NAME", "who may connect, besides root", &options.user },
+	{ "--cgroup", "NAME", "cgroup to make microVMs in", &options.cgroup },
 	{ "--unlimited", NULL, "go on without cgroup controllers (tests only)",
-	  NULL, &options.unlimited },
-	{ "--help", NULL, "show this", NULL, &options.help },
+	  &options.unlimited },
+	{ "--help", NULL, "show this", &options.help },
 };
 
 static void show_help(void)
@@ -86,8 +81,8 @@ static void show_help(void)
 		const struct option_row *o = &option_rows[i];
 		(void)printf("  %-11s %-4s  %s", o->name,
 			     o->argument != NULL ? o->argument : "", o->help);
-		if (o->text != NULL)
-			(void)printf(" (%s)", *o->text);
+		if (o->argument != NULL)
+			(void)printf(" (%s)", *o->value);
 		(void)putchar('\n');
 	}
 }
@@ -98,20 +93,15 @@ static void parse_option(int argc, char **argv, int *at)
 		const struct option_row *o = &option_rows[i];
 		if (strcmp(argv[*at], o->name) != 0)
 			continue;
-		if (o->flag != NULL) {
-			*o->flag = true;
-			return;
-		}
-		if (++*at == argc)
+		if (o->argument != NULL && ++*at == argc)
 			die("%s needs an argument", o->name);
-		*o->text = argv[*at];
+		*o->value = argv[*at];
 		return;
 	}
 	die("unknown option %s; see --help", argv[*at]);
 }
 
-/* --- set-up -------------------------------------------------------------------
- */
+/* --- set-up --------------------------------------------------------------- */
 
 /* Looks a user up in /etc/passwd: name:x:uid:gid:... The program is static and
  * runs as root, so glibc's name services have no place in it. */
@@ -155,26 +145,11 @@ static int listen_on_socket(void)
 	if (fd < 0 || bind(fd, (const void *)&addr, sizeof(addr)) < 0 ||
 	    chown(options.socket, 0, server.gid) < 0 || listen(fd, 8) < 0)
 		die("socket %s: %m", options.socket);
+	(void)umask(022);
 	return fd;
 }
 
-static int watch_signals(void)
-{
-	sigset_t set;
-
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGINT);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		die("sigprocmask: %m");
-	int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		die("signalfd: %m");
-	return fd;
-}
-
-/* --- packets --------------------------------------------------------------------
- */
+/* --- packets -------------------------------------------------------------- */
 
 static void hang_up(void)
 {
@@ -210,52 +185,35 @@ static void on_vmm_exited(uint32_t handle, int error, int wait_status)
 	send_to_brigd(&m, NULL, 0);
 }
 
-static void answer_start(const struct spawn_msg *m, const int *fds, size_t nfds)
-{
-	struct spawn_msg reply = { .type = SPAWN_STARTED, .seq = m->seq };
-	struct launch_started s;
-
-	reply.status = launch_start(m, fds, nfds, &s);
-	if (reply.status < 0) {
-		log_warn("start refused: %s", strerrordesc_np(-reply.status));
-		send_to_brigd(&reply, NULL, 0);
-		return;
-	}
-	const int out[SPAWN_STARTED_FDS] = { s.pid_fd, s.cgroup_fd };
-	reply.handle = s.handle;
-	reply.uid = s.uid;
-	send_to_brigd(&reply, out, SPAWN_STARTED_FDS);
-	fd_close(&s.cgroup_fd);
-}
-
-static void answer_probe(const struct spawn_msg *m)
-{
-	struct spawn_msg reply = { .type = SPAWN_PROBED, .seq = m->seq };
-	struct probe_result p = { .kind = SPAWN_KVM_NONE };
-
-	reply.status = probe_run(server.vmm_fd, server.null_fd, &p);
-	reply.kvm_kind = p.kind;
-	reply.iterations_per_s = p.iterations_per_s;
-	send_to_brigd(&reply, NULL, 0);
-}
-
 static void answer(const struct spawn_msg *m, const int *fds, size_t nfds)
 {
 	struct spawn_msg reply = { .type = SPAWN_DONE, .seq = m->seq };
+	int out[SPAWN_STARTED_FDS] = { -1, -1 };
 
-	if (m->type == SPAWN_START) {
-		answer_start(m, fds, nfds);
-		return;
+	switch (m->type) {
+	case SPAWN_START:
+		reply.type = SPAWN_STARTED;
+		reply.status = launch_start(m, fds, nfds, &reply, out);
+		break;
+	case SPAWN_KILL:
+		reply.handle = m->handle;
+		reply.status = nfds > 0 ? -EINVAL : launch_kill(m->handle);
+		break;
+	case SPAWN_PROBE:
+		reply.type = SPAWN_PROBED;
+		reply.status = nfds > 0 ? -EINVAL
+					: probe_run(server.vmm_fd,
+						    server.null_fd, &reply);
+		break;
+	default:
+		reply.status = -EINVAL;
+		break;
 	}
-	if (m->type == SPAWN_PROBE && nfds == 0) {
-		answer_probe(m);
-		return;
-	}
-	reply.handle = m->handle;
-	reply.status = m->type == SPAWN_KILL && nfds == 0
-			       ? launch_kill(m->handle)
-			       : -EINVAL;
-	send_to_brigd(&reply, NULL, 0);
+	if (reply.status < 0)
+		log_warn("request %u: %s", m->type,
+			 strerrordesc_np(-reply.status));
+	send_to_brigd(&reply, out, out[0] < 0 ? 0 : SPAWN_STARTED_FDS);
+	fd_close(&out[1]);
 }
 
 static void on_packet(struct loop_fd *source, uint32_t events)
@@ -281,9 +239,9 @@ static void on_packet(struct loop_fd *source, uint32_t events)
 
 static bool has_hung_up(int fd)
 {
-	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+	struct pollfd p = { .fd = fd }; /* below 0: nothing to see */
 
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP));
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
 }
 
 /* One brigd at a time; one that died makes room for the next. */
@@ -303,36 +261,17 @@ static void on_connection(struct loop_fd *source, uint32_t events)
 			 options.user);
 		return;
 	}
-	if (server.brigd.fd >= 0 && has_hung_up(server.brigd.fd))
+	if (has_hung_up(server.brigd.fd))
 		hang_up();
 	if (server.brigd.fd >= 0) {
 		log_warn("connection refused: pid %d while brigd is connected",
 			 (int)peer.pid);
 		return;
 	}
-	int r = loop_add(&server.loop, &server.brigd, fd, EPOLLIN);
-	if (r < 0) {
-		log_error("epoll: %s", strerrordesc_np(-r));
+	if (loop_add(&server.loop, &server.brigd, fd, EPOLLIN) < 0)
 		return;
-	}
 	fd = -1; /* closed by hang_up() */
 	log_info("brigd: connected, pid %d", (int)peer.pid);
-}
-
-static void on_signal(struct loop_fd *source, uint32_t events)
-{
-	(void)source;
-	(void)events;
-	log_info("stopping; microVMs go on");
-	loop_stop(&server.loop);
-}
-
-static void watch(struct loop_fd *source, int fd,
-		  void (*on_event)(struct loop_fd *, uint32_t))
-{
-	*source = (struct loop_fd){ .fd = -1, .on_event = on_event };
-	if (fd >= 0 && loop_add(&server.loop, source, fd, EPOLLIN) < 0)
-		die("epoll: out of memory");
 }
 
 int main(int argc, char **argv)
@@ -340,10 +279,11 @@ int main(int argc, char **argv)
 	log_init("brig-spawn");
 	for (int i = 1; i < argc; i++)
 		parse_option(argc, argv, &i);
-	if (options.help) {
+	if (options.help != NULL) {
 		show_help();
 		return 0;
 	}
+	(void)umask(022); /* brigd may look into the cgroups */
 	/* Also makes sure that 0, 1 and 2 are taken, for children as well. */
 	do
 		server.null_fd = open("/dev/null", O_RDWR);
@@ -353,21 +293,21 @@ int main(int argc, char **argv)
 		die("%s: %m", options.vmm);
 	if (find_user(options.user, &server.uid, &server.gid) < 0)
 		die("no user %s in /etc/passwd", options.user);
-	if (cgroup_init(options.cgroup, options.unlimited) < 0)
+	if (cgroup_init(options.cgroup, options.unlimited != NULL) < 0)
 		die("microVMs cannot be limited; see --help");
 	if (loop_init(&server.loop) < 0)
 		die("epoll: %m");
+	server.brigd = (struct loop_fd){ .fd = -1, .on_event = on_packet };
+	server.listener.on_event = on_connection;
 	launch_init(&(struct launch_shared){ .loop = &server.loop,
 					     .vmm_fd = server.vmm_fd,
 					     .null_fd = server.null_fd,
 					     .on_exited = on_vmm_exited });
-	watch(&server.brigd, -1, on_packet);
-	watch(&server.signals, watch_signals(), on_signal);
-	watch(&server.listener, listen_on_socket(), on_connection);
-	log_info("listening on %s", options.socket);
-	int r = loop_run(&server.loop);
+	int r = loop_add(&server.loop, &server.listener, listen_on_socket(),
+			 EPOLLIN);
+	if (r == 0)
+		r = loop_run(&server.loop);
 	if (r < 0)
 		die("epoll: %s", strerrordesc_np(-r));
-	(void)unlink(options.socket);
 	return 0;
 }

@@ -9,19 +9,15 @@
 #include "cc.h"
 #include "wire/spawn.h"
 
-struct probe_result {
-	enum spawn_kvm_kind kind;
-	uint64_t iterations_per_s;
-};
-
 /* Runs `brig-vmm --probe` and waits for it, at most PROBE_DEADLINE_MS; the
- * answer is kept for the next call. 0 or -errno: -ETIMEDOUT; -EPROTO when it
- * said something else than wire/vmm.h promises. */
-must_check int probe_run(int vmm_fd, int null_fd, struct probe_result *ret);
+ * answer is kept for the next call. Fills kvm_kind and iterations_per_s of the
+ * reply. 0 or -errno: -ETIMEDOUT; -EPROTO when it said something else than
+ * wire/vmm.h promises. */
+must_check int probe_run(int vmm_fd, int null_fd, struct spawn_msg *ret);
 
 #define PROBE_DEADLINE_MS 2000
 
 /* Reads the line that brig-vmm prints; exposed for its test. 0 or -EPROTO. */
-must_check int probe_parse(const char *line, struct probe_result *ret);
+must_check int probe_parse(const char *line, struct spawn_msg *ret);
 
 #endif

@@ -60,8 +60,7 @@ int request_check_start(const struct spawn_msg *m, size_t nfds)
 	return request_check_id(m->id, sizeof(m->id));
 }
 
-/* --- descriptors --------------------------------------------------------------
- */
+/* --- descriptors ---------------------------------------------------------- */
 
 /* Type and size of a file that was opened with exactly this access mode. */
 static int look_at(int fd, int access_mode, struct stat *ret)
@@ -80,12 +79,9 @@ static int check_control(int fd)
 	socklen_t n = sizeof(int);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 ||
-	    type != SOCK_SEQPACKET)
+	    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0)
 		return -EBADF;
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) < 0 ||
-	    domain != AF_UNIX)
-		return -EBADF;
-	return 0;
+	return type == SOCK_SEQPACKET && domain == AF_UNIX ? 0 : -EBADF;
 }
 
 static int check_read_only_file(int fd)

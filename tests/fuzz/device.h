@@ -63,8 +63,10 @@ static inline void device_put_desc(struct device_fuzz *f, struct script *s,
 static inline void device_put_header(struct device_fuzz *f, struct script *s)
 {
 	uint64_t at = DEVICE_DATA_AT + script_u16(s) % 0x8000;
-	uint32_t words[4] = { script_u8(s), 0, script_u16(s), 0 };
+	uint32_t words[4] = { 0 };
 
+	words[0] = script_u8(s);
+	words[2] = script_u16(s);
 	guest_put(&f->guest, at, words, sizeof(words));
 }
 

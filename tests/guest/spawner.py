@@ -111,6 +111,7 @@ class Spawner:
         self.start_program()
 
     def start_program(self):
+        self.path.unlink(missing_ok=True)
         self.process = subprocess.Popen(self.command, stderr=self.log)
         while not self.path.exists():
             assert self.process.poll() is None, self.read_log()

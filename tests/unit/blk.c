@@ -68,7 +68,7 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int n, off_t at)
 	return backend_error != 0 ? -1 : __real_pwritev(fd, iov, n, at);
 }
 
-/* --- set-up ------------------------------------------------------------------- */
+/* --- set-up --------------------------------------------------------------- */
 
 static void bring_up(void)
 {
@@ -122,8 +122,7 @@ static bool needs_reset(void)
 	return (reg_read(&t.blk.dev, R_STATUS) & 64) != 0;
 }
 
-/* --- requests -------------------------------------------------------------------
- */
+/* --- requests ------------------------------------------------------------- */
 
 struct segment {
 	uint64_t at;
@@ -203,8 +202,7 @@ static uint16_t cut(uint64_t at, uint32_t n, uint32_t max, bool writable,
 	return count;
 }
 
-/* --- tests -----------------------------------------------------------------------
- */
+/* --- tests ---------------------------------------------------------------- */
 
 static void test_configuration(void **state)
 {

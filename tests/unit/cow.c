@@ -23,7 +23,7 @@
 #define DISK_BYTES (BLOCKS * COW_BLOCK_BYTES)
 #define BASE_BYTES (13u * COW_BLOCK_BYTES + 1000u)
 
-/* --- faults ----------------------------------------------------------------- */
+/* --- faults --------------------------------------------------------------- */
 
 static struct {
 	int calls;         /* so far */
@@ -102,7 +102,7 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int n, off_t at)
 	return move(__real_pwritev, fd, iov, n, at);
 }
 
-/* --- a disk and its model ----------------------------------------------------- */
+/* --- a disk and its model ------------------------------------------------- */
 
 struct disk {
 	struct cow cow;
@@ -187,7 +187,7 @@ static void check_disk(struct disk *d)
 	assert_memory_equal(base, d->base, sizeof(base));
 }
 
-/* --- tests --------------------------------------------------------------------- */
+/* --- tests ---------------------------------------------------------------- */
 
 static void test_sizes(void **state)
 {

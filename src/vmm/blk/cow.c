@@ -76,8 +76,7 @@ static void cursor_zero(struct cursor *c, size_t n)
 	}
 }
 
-/* --- one run ----------------------------------------------------------------
- */
+/* --- one run -------------------------------------------------------------- */
 
 typedef ssize_t transfer_fn(int fd, const struct iovec *iov, int count,
 			    off_t at);
@@ -161,8 +160,7 @@ static int write_part(struct cow *c, uint64_t at, struct cursor *from, size_t n)
 	return r;
 }
 
-/* --- public ------------------------------------------------------------------
- */
+/* --- public --------------------------------------------------------------- */
 
 size_t cow_bitmap_bytes(uint64_t disk_bytes)
 {

@@ -19,8 +19,7 @@ static uint64_t monotonic_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-/* --- token bucket -------------------------------------------------------------
- */
+/* --- token bucket --------------------------------------------------------- */
 
 /* Pays for the time since the last call. A clock that stands still or goes
  * back pays nothing, and the time that is too short for a token is kept. */
@@ -53,8 +52,7 @@ static uint32_t rng_take(struct rng *r, uint32_t wanted)
 	return (uint32_t)n;
 }
 
-/* --- device ---------------------------------------------------------------------
- */
+/* --- device --------------------------------------------------------------- */
 
 /* Fills the chain's first `n` bytes; how many it managed, or -errno. */
 static int64_t rng_fill(struct rng *r, uint32_t n)

@@ -49,8 +49,7 @@ enum serial_register {
 #define MSR_RI 0x40u
 #define MSR_DCD 0x80u
 
-/* --- interrupt --------------------------------------------------------------
- */
+/* --- interrupt ------------------------------------------------------------ */
 
 static void raise_interrupt(struct serial *s)
 {
@@ -86,8 +85,7 @@ static void write_ier(struct serial *s, uint8_t v)
 		raise_interrupt(s);
 }
 
-/* --- data ---------------------------------------------------------------------
- */
+/* --- data ----------------------------------------------------------------- */
 
 static void send(struct serial *s, uint8_t v)
 {
@@ -112,8 +110,7 @@ static uint8_t read_msr(const struct serial *s)
 			 (s->mcr & MCR_OUT2 ? MSR_DCD : 0));
 }
 
-/* --- registers ------------------------------------------------------------------
- */
+/* --- registers ------------------------------------------------------------ */
 
 static uint8_t read_locked(struct serial *s, uint16_t offset)
 {
