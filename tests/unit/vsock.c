@@ -32,6 +32,8 @@ static void carries_bytes_both_ways(void **state)
 	expect_bytes(fd, "world!", 6);
 	assert_int_equal(d.v.tx_bytes, 5);
 	assert_int_equal(d.v.rx_bytes, 6);
+	for (unsigned int i = 0; i < VSOCK_WORK_WORDS; i++)
+		assert_int_equal(d.v.work[i], 0); /* no read is tried again */
 	expect_nothing();
 	close(fd);
 }
@@ -166,13 +168,20 @@ static void brigd_closes(void **state)
 	send_op(&p, OP_RST, 0);
 	assert_int_equal(conns_in_use(), 0);
 
-	fd = open_peer(&p, GUEST_BUF);
-	close(fd);
-	driver_run(&d);
-	assert_int_equal(expect(&p, OP_SHUTDOWN).flags, 3);
-	send_data(&p, "too late", 8);
-	expect(&p, OP_RST);
-	assert_int_equal(conns_in_use(), 0);
+	for (uint16_t op = OP_SHUTDOWN; op <= OP_RW; op++) {
+		struct packet h;
+
+		fd = open_peer(&p, GUEST_BUF);
+		close(fd);
+		driver_run(&d);
+		assert_int_equal(expect(&p, OP_SHUTDOWN).flags, 3);
+		h = packet(&p, op);
+		h.flags = op == OP_SHUTDOWN;
+		h.len = 8;
+		tx_send(&d, &h, "too late", 8);
+		expect(&p, OP_RST);
+		assert_int_equal(conns_in_use(), 0);
+	}
 }
 
 static void brigd_closes_while_the_guest_sends(void **state)
@@ -266,6 +275,14 @@ static void data_after_shutdown_is_refused(void **state)
 	expect(&p, OP_RST);
 	expect_eof(fd);
 	close(fd);
+
+	fd = open_peer(&p, GUEST_BUF); /* while the ring still waits */
+	uint32_t sent = use_ring(&p);
+	send_op(&p, OP_SHUTDOWN, 2);
+	send_data(&p, "x", 1);
+	expect(&p, OP_RST);
+	drain(fd, sent);
+	close(fd);
 }
 
 static void a_reset_cuts_everything(void **state)
@@ -275,6 +292,9 @@ static void a_reset_cuts_everything(void **state)
 	int waiting = connect_to(9);
 	uint64_t before;
 
+	assert_int_equal(write(fd, "kept", 4), 4);
+	driver_run(&d);
+	assert_true(d.v.rx_ready); /* a buffer is held for what comes next */
 	assert_int_equal(write(fd, "never seen", 10), 10);
 	reg_write(&d.v.dev, R_STATUS, 0);
 	before = guest_hash(&d.guest, 0, 0);
@@ -291,6 +311,16 @@ static void a_reset_cuts_everything(void **state)
 	close(waiting);
 
 	driver_start(&d);
+	p.host_port = 1; /* a refusal, which the next reset forgets */
+	send_op(&p, OP_REQUEST, 0);
+	reg_write(&d.v.dev, R_STATUS, 0);
+	driver_start(&d);
+	fd = connect_to(9);
+	assert_int_equal(ring_used_idx(&d.rings[0]), 0);
+	close(fd);
+	driver_run(&d);
+	rx_post(&d, RX_BUFS);
+	expect_nothing();
 	fd = open_peer(&p, GUEST_BUF);
 	send_data(&p, "again", 5);
 	expect_bytes(fd, "again", 5);
@@ -304,12 +334,15 @@ static void stale_events_do_nothing(void **state)
 
 	send_op(&p, OP_RST, 0);
 	close(fd);
-	fd = open_peer(&p, GUEST_BUF);
-	assert_int_equal(p.host_port & 0xff, 0); /* the slot of before */
+	fd = connect_to(9);
+	expect_new(OP_REQUEST, &p); /* in the slot of before */
+	assert_int_equal(p.host_port & 0xff, 0);
 	vsock_event(&d.v, 0, EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLOUT);
-	for (uint32_t i = 0; i < 1000; i++)
-		vsock_event(&d.v, i * 4099, EPOLLHUP);
+	for (uint32_t i = 2; i < 1000; i++)
+		vsock_event(&d.v, i << 8, EPOLLHUP);
+	vsock_event(&d.v, 1 << 8 | 1, EPOLLHUP); /* a free slot */
 	expect_nothing();
+	send_op(&p, OP_RESPONSE, 0);
 	send_data(&p, "alive", 5);
 	expect_bytes(fd, "alive", 5);
 	close(fd);
@@ -411,6 +444,24 @@ static void a_long_stream_reaches_the_guest_in_order(void **state)
 	assert_int_equal(conns_in_use(), 0);
 }
 
+/* What is in the ring now and then is less than all of it. */
+static void a_ring_that_is_not_full(void **state)
+{
+	for (unsigned int i = 0; i < 20; i++) {
+		struct peer p;
+		int fd = open_peer(&p, GUEST_BUF);
+		uint32_t sent = use_ring(&p);
+
+		assert_true(d.v.conns[0].rx_cnt - d.v.conns[0].fwd_cnt <
+			    VSOCK_RING_BYTES);
+		send_op(&p, OP_SHUTDOWN, 3);
+		expect(&p, OP_RST);
+		drain(fd, sent);
+		assert_int_equal(conns_in_use(), 0);
+		close(fd);
+	}
+}
+
 /* A slow brigd still gets all bytes of a guest that went away with RST. */
 static void a_guest_that_left_is_flushed(void **state)
 {
@@ -491,6 +542,7 @@ int main(void)
 		TEST(stale_events_do_nothing),
 		TEST(a_long_stream_reaches_brigd_in_order),
 		TEST(a_long_stream_reaches_the_guest_in_order),
+		TEST(a_ring_that_is_not_full),
 		TEST(a_guest_that_left_is_flushed),
 		TEST(a_half_close_waits_for_the_ring),
 		TEST(a_brigd_that_left_the_ring_full),

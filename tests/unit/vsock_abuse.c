@@ -409,6 +409,18 @@ static void other_addresses_and_types_are_not_served(void **state)
 	assert_int_equal(r.op, OP_RST);
 	assert_int_equal(r.type, 2);
 	assert_int_equal(d.accepted_count, 0);
+
+	int fd = open_peer(&p, GUEST_BUF); /* of a connection that exists */
+	h = packet(&p, OP_RW);
+	h.type = 2;
+	h.len = 3;
+	tx_send(&d, &h, "bad", 3);
+	assert_true(rx_take(&d, &r, data));
+	assert_int_equal(r.op, OP_RST);
+	assert_int_equal(r.type, 2);
+	send_data(&p, "good", 4);
+	expect_bytes(fd, "good", 4);
+	close(fd);
 }
 
 /* Chains that cannot be a packet: the device asks for a reset, brigd sees all
@@ -507,6 +519,21 @@ static void odd_packets_do_no_harm(void **state)
 	expect_empty(fd);
 	send_data(&p, "alive", 5);
 	expect_bytes(fd, "alive", 5);
+	close(fd);
+}
+
+/* A guest that guesses the port of a connect it has not been told of. */
+static void an_answer_before_the_question(void **state)
+{
+	struct peer p = { .guest_port = 9, .buf_alloc = GUEST_BUF };
+	int fd = connect_to(9);
+
+	p.host_port = d.v.conns[0].host_port;
+	send_op(&p, OP_RESPONSE, 0);
+	expect_eof(fd);
+	rx_post(&d, RX_BUFS);
+	expect(&p, OP_RST);
+	expect_nothing();
 	close(fd);
 }
 
@@ -704,6 +731,7 @@ int main(void)
 		TEST(a13_gives_all_buffers_back),
 		TEST(needs_its_queues),
 		TEST(odd_packets_do_no_harm),
+		TEST(an_answer_before_the_question),
 		TEST(a_reset_that_waits_ignores_packets),
 		TEST(large_buffers_give_bounded_packets),
 		TEST(a_host_without_descriptors_refuses),

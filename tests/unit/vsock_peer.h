@@ -94,6 +94,19 @@ static inline struct packet expect(struct peer *p, uint16_t op)
 	return h;
 }
 
+/* The same for a connection that is new; *p becomes the guest's side. */
+static inline void expect_new(uint16_t op, struct peer *p)
+{
+	struct packet h = { 0 };
+
+	assert_true(rx_take(&d, &h, data));
+	assert_int_equal(h.op, op);
+	*p = (struct peer){ .guest_port = h.dst_port,
+			    .host_port = h.src_port,
+			    .buf_alloc = GUEST_BUF,
+			    .dev_buf_alloc = h.buf_alloc };
+}
+
 static inline void expect_nothing(void)
 {
 	struct packet h;
@@ -186,21 +199,39 @@ static inline uint8_t pattern(uint64_t i)
 	return (uint8_t)((i * 2654435761u) >> 13 ^ i >> 16);
 }
 
+/* Sends what the credit allows, at most 5003 bytes; returns how much. */
+static inline uint32_t send_some(struct peer *p)
+{
+	uint32_t room = p->dev_buf_alloc - (p->tx_cnt - p->dev_fwd_cnt);
+	struct packet h;
+
+	room = room < 5003 ? room : 5003;
+	if (room == 0)
+		return 0;
+	for (uint32_t i = 0; i < room; i++)
+		big[i] = pattern(p->tx_cnt + i);
+	send_data(p, big, room);
+	while (rx_take(&d, &h, data))
+		p->dev_fwd_cnt = h.fwd_cnt;
+	rx_post(&d, RX_BUFS);
+	return room;
+}
+
 /* Sends until the socket and the ring are full; returns how much went in. */
 static inline uint32_t fill_ring(struct peer *p)
 {
-	struct packet h;
-	uint32_t room;
+	while (send_some(p) > 0)
+		continue;
+	return p->tx_cnt;
+}
 
-	while ((room = p->dev_buf_alloc - (p->tx_cnt - p->dev_fwd_cnt)) > 0) {
-		room = room < 5003 ? room : 5003;
-		for (uint32_t i = 0; i < room; i++)
-			big[i] = pattern(p->tx_cnt + i);
-		send_data(p, big, room);
-		while (rx_take(&d, &h, data))
-			p->dev_fwd_cnt = h.fwd_cnt;
-		rx_post(&d, RX_BUFS);
-	}
+/* Sends until something is in the ring. */
+static inline uint32_t use_ring(struct peer *p)
+{
+	const struct vsock_conn *c = &d.v.conns[p->host_port & 0xff];
+
+	while (c->rx_cnt == c->fwd_cnt)
+		assert_true(send_some(p) > 0);
 	return p->tx_cnt;
 }
 

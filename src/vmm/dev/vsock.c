@@ -753,7 +753,7 @@ static void tx_drain(struct vsock *v)
 			stop(v);
 		if (r <= 0)
 			return;
-		if (v->tx.writable != 0 || v->tx.readable_bytes < HDR_BYTES ||
+		if (v->tx.writable != 0 ||
 		    queue_chain_read(&v->tx, v->dev.mem, 0, &h, HDR_BYTES) !=
 			    HDR_BYTES) {
 			stop_because(v, "vsock: tx buffer is not a packet");
