@@ -1,0 +1,397 @@
+#!/usr/bin/python3
+# bench.py - measures brig and writes build/bench.json.
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a running brig (BRIG_BASE_URL, BRIG_API_KEY).
+
+    tests/bench/bench.py [--only NAME]... [--quick] [--merge FILE] [--out FILE]
+
+Every clock stops when a value that only the guest can have computed has
+arrived; each result says where its clock starts and stops. Before a
+measurement the same thing is done some times without measuring (`warmup`).
+
+Results of other programs are merged in with --merge: a JSON list of
+{"name", "unit", "n", "p50", "p95", "p99", "from", "to", "where"}, as the
+tiny-guest benchmarks on the bare /dev/kvm write it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+ROOT = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)
+sys.path.insert(0, os.path.join(ROOT, "sdk", "python"))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+
+import brig  # noqa: E402
+from support import brigd_is_here, inside, vmm_of  # noqa: E402
+
+MEMORY_MIB = 256
+FIELDS = ("name", "unit", "n", "p50", "p95", "p99", "from", "to", "where")
+MEASURES: Dict[str, "Measure"] = {}
+
+
+@dataclass
+class Measure:
+    """One benchmark: `run` gives its samples."""
+
+    name: str
+    unit: str
+    start: str
+    stop: str
+    warmup: int
+    rounds: int
+    run: Callable[["Bench", int, int], List[float]]
+
+
+def measure(
+    unit: str, start: str, stop: str, *, warmup: int, rounds: int
+) -> Callable[[Callable[..., List[float]]], Callable[..., List[float]]]:
+    """Registers a function as the benchmark of its name."""
+
+    def register(
+        run: Callable[..., List[float]]
+    ) -> Callable[..., List[float]]:
+        name = run.__name__
+        MEASURES[name] = Measure(name, unit, start, stop, warmup, rounds, run)
+        return run
+
+    return register
+
+
+class Bench:
+    """The brig that is measured, and one sandbox for those that share it."""
+
+    def __init__(self, client: brig.Client) -> None:
+        self.client = client
+        self._shared: Optional[brig.Sandbox] = None
+
+    def create(self) -> brig.Sandbox:
+        return brig.Sandbox.create(self.client, memory=MEMORY_MIB)
+
+    @property
+    def shared(self) -> brig.Sandbox:
+        if self._shared is None:
+            self._shared = self.create()
+        return self._shared
+
+    def close(self) -> None:
+        if self._shared is not None:
+            self._shared.delete()
+        self.client.close()
+
+
+def two_numbers() -> Sequence[int]:
+    """So that no answer of before can be the answer of now."""
+    return random.randrange(10**3, 10**6), random.randrange(10**3, 10**6)
+
+
+def check(result: brig.ExecResult, expected: int) -> None:
+    if result.check().stdout != f"{expected}\n":
+        raise SystemExit(f"bench: {result.stdout!r} instead of {expected}")
+
+
+def multiply_in_shell(sandbox: brig.Sandbox) -> None:
+    a, b = two_numbers()
+    check(sandbox.run(f"echo $(({a} * {b}))"), a * b)
+
+
+def timed_ms(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1000
+
+
+def repeated_ms(
+    work: Callable[[], Any], warmup: int, rounds: int
+) -> List[float]:
+    for _ in range(warmup):
+        work()
+    return [timed_ms(work) for _ in range(rounds)]
+
+
+# --- the benchmarks ----------------------------------------------------------
+
+
+@measure(
+    "ms",
+    "before the create request is sent",
+    "its answer says `running`, which the guest's agent has confirmed; "
+    "then the guest multiplies two numbers, off the clock",
+    warmup=1,
+    rounds=10,
+)
+def boot_to_ready(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    samples = []
+    for _ in range(warmup + rounds):
+        start = time.perf_counter()
+        with bench.create() as sandbox:
+            samples.append((time.perf_counter() - start) * 1000)
+            multiply_in_shell(sandbox)
+    return samples[warmup:]
+
+
+@measure(
+    "ms",
+    "before the create request is sent",
+    "the product of two numbers, computed by sh in the new guest, is here",
+    warmup=0,
+    rounds=10,
+)
+def hello_shell(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    samples = []
+    for _ in range(warmup + rounds):
+        start = time.perf_counter()
+        with bench.create() as sandbox:
+            multiply_in_shell(sandbox)
+            samples.append((time.perf_counter() - start) * 1000)
+    return samples[warmup:]
+
+
+@measure(
+    "ms",
+    "before the execute request is sent",
+    "the product of two numbers, by `echo $((A * B))`, is here",
+    warmup=5,
+    rounds=100,
+)
+def exec_echo(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    sandbox = bench.shared
+    return repeated_ms(lambda: multiply_in_shell(sandbox), warmup, rounds)
+
+
+@measure(
+    "ms",
+    "before the execute request is sent",
+    "the product of two numbers, by `python3 -c 'print(A * B)'`, is here; "
+    "Python was run before, so its files are in the guest's memory",
+    warmup=3,
+    rounds=30,
+)
+def exec_python(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    sandbox = bench.shared
+
+    def once() -> None:
+        a, b = two_numbers()
+        check(sandbox.run(f"python3 -c 'print({a} * {b})'"), a * b)
+
+    return repeated_ms(once, warmup, rounds)
+
+
+GETS_PER_ROUND = 100
+
+
+@measure(
+    "per_s",
+    f"before the first of {GETS_PER_ROUND} GET /v2/host, one after the "
+    "other on one connection",
+    "the answer of the last is read",
+    warmup=1,
+    rounds=20,
+)
+def http_get_rate(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    def many() -> None:
+        for _ in range(GETS_PER_ROUND):
+            bench.client.host()
+
+    taken = repeated_ms(many, warmup, rounds)
+    return [GETS_PER_ROUND / (ms / 1000) for ms in taken]
+
+
+@measure(
+    "bytes",
+    f"no clock: the private memory of brig-vmm in smaps, one idle guest of "
+    f"{MEMORY_MIB} MiB",
+    "without the mappings of the guest's own memory",
+    warmup=0,
+    rounds=3,
+)
+def vmm_memory(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    samples = []
+    for _ in range(warmup + rounds):
+        with bench.create() as sandbox:
+            multiply_in_shell(sandbox)
+            text = inside(f"cat /proc/{vmm_of(sandbox)}/smaps")
+            samples.append(float(own_memory(text, MEMORY_MIB << 20)))
+    return samples[warmup:]
+
+
+def own_memory(smaps: str, guest_bytes: int) -> int:
+    """Private bytes of all mappings but the guest's memory.
+
+    The guest's memory is one mapping of just its size (two, on both sides of
+    the hole, for guests larger than those measured here)."""
+    own = size = private = 0
+    guests = 0
+
+    def end_of_mapping() -> None:
+        nonlocal own, guests
+        if size == guest_bytes:
+            guests += 1
+        else:
+            own += private
+
+    for line in smaps.splitlines():
+        name, _, rest = line.partition(":")
+        if " " in name:  # the first line of a mapping
+            end_of_mapping()
+            private = 0
+        elif name == "Size":
+            size = int(rest.split()[0]) * 1024
+        elif name in ("Private_Clean", "Private_Dirty"):
+            private += int(rest.split()[0]) * 1024
+    end_of_mapping()
+    if guests != 1:
+        raise SystemExit(f"bench: {guests} mappings look like guest memory")
+    return own
+
+
+# --- results -----------------------------------------------------------------
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The smallest sample that `percent` of all are not above."""
+    ordered = sorted(samples)
+    rank = math.ceil(percent / 100 * len(ordered))
+    return ordered[max(rank, 1) - 1]
+
+
+def result_of(one: Measure, samples: Sequence[float], where: str) -> Any:
+    # Of a rate the bad end is the low one: p99 is what 99 % reached.
+    high = one.unit != "per_s"
+    figures = {
+        f"p{p}": round(percentile(samples, p if high else 100 - p), 3)
+        for p in (50, 95, 99)
+    }
+    return {
+        "name": one.name,
+        "unit": one.unit,
+        "n": len(samples),
+        **figures,
+        "from": one.start,
+        "to": one.stop,
+        "where": where,
+        "warmup": one.warmup,
+    }
+
+
+def first_line(path: str, name: str) -> str:
+    try:
+        with open(path) as file:
+            for line in file:
+                if line.startswith(name):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return "unknown"
+
+
+def machine(client: brig.Client) -> Dict[str, Any]:
+    return {
+        "cpu": first_line("/proc/cpuinfo", "model name"),
+        "cpus": os.cpu_count(),
+        "memory": first_line("/proc/meminfo", "MemTotal"),
+        "kernel": platform.release(),
+        "load": os.getloadavg()[0],
+        "brig": client.host(),
+    }
+
+
+def commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", ROOT, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return (git("rev-parse", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def merged(path: str) -> List[Dict[str, Any]]:
+    with open(path) as file:
+        results = json.load(file)
+    for one in results:
+        missing = [field for field in FIELDS if field not in one]
+        if missing:
+            raise SystemExit(f"bench: {path}: no {missing} in {one}")
+    return list(results)
+
+
+def print_table(results: Sequence[Dict[str, Any]]) -> None:
+    head = ("name", "unit", "n", "p50", "p95", "p99", "where")
+    rows = [head] + [
+        tuple(
+            f"{value:,.1f}" if isinstance(value, float) else str(value)
+            for value in (one[key] for key in head)
+        )
+        for one in results
+    ]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+    for row in rows:
+        cells = [
+            text.rjust(width) if 2 <= at <= 5 else text.ljust(width)
+            for at, (text, width) in enumerate(zip(row, widths))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="measures a running brig")
+    parser.add_argument("--only", action="append", metavar="NAME",
+                        help="this benchmark; may be repeated")
+    parser.add_argument("--quick", action="store_true",
+                        help="a fifth of the rounds")
+    parser.add_argument("--merge", action="append", default=[], metavar="FILE",
+                        help="results of another program")
+    parser.add_argument("--out", default=os.path.join(
+        ROOT, "build", "bench.json"), metavar="FILE")
+    options = parser.parse_args()
+    names = options.only or list(MEASURES)
+    others = [one for path in options.merge for one in merged(path)]
+    unknown = set(names) - set(MEASURES) - {one["name"] for one in others}
+    if unknown:
+        parser.error(f"no benchmark {sorted(unknown)}: {', '.join(MEASURES)}")
+
+    where = "host" if brigd_is_here() else "host-vm"
+    bench = Bench(brig.Client(timeout=60))
+    results = [one for one in others if one["name"] in names or
+               not options.only]
+    try:
+        about = machine(bench.client)
+        for one in (MEASURES[name] for name in names if name in MEASURES):
+            rounds = max(one.rounds // 5, 1) if options.quick else one.rounds
+            print(f"  {one.name}: {rounds} rounds", file=sys.stderr, flush=True)
+            samples = one.run(bench, one.warmup, rounds)
+            results.append(result_of(one, samples, where))
+    except brig.BrigError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        bench.close()
+
+    os.makedirs(os.path.dirname(options.out), exist_ok=True)
+    with open(options.out, "w") as file:
+        json.dump({"machine": about, "commit": commit(), "results": results},
+                  file, indent=2)
+        file.write("\n")
+    print_table(results)
+    print(f"written to {os.path.relpath(options.out)}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
