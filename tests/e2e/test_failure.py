@@ -117,7 +117,8 @@ def test_killed_agent(client, machines):
     sandbox.files.write("/root/kill.py", KILL_AGENT)
     flight = InFlight(sandbox)
     deadline = time.monotonic() + 5
-    result = sandbox.run("python3 /root/kill.py; sleep 60")
+    # its next step after the write is its last: give it one to take
+    result = sandbox.run("python3 /root/kill.py; echo; sleep 60")
     assert (result.status, result.reason) == ("error", "lost")
     flight.check_lost(deadline)
     # a kernel whose PID 1 dies panics
