@@ -127,7 +127,7 @@ UNIT_queue_model := $(UNIT_queue)
 UNIT_virtio_mmio := $(UNIT_queue) src/vmm/virtio/mmio.o src/base/log.o
 
 UNIT_TESTS += cow serial blk rng
-UNIT_cow := src/vmm/blk/cow.o
+UNIT_cow := src/vmm/blk/cow.o src/base/assert.o
 UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
 UNIT_serial := src/vmm/dev/serial.o
 UNIT_blk := src/vmm/dev/blk.o src/vmm/blk/cow.o $(UNIT_virtio_mmio)

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
@@ -205,8 +206,7 @@ static int set_limits(int dir_fd, const struct cgroup_limits *l)
 	uint64_t mib = (uint64_t)l->memory_mib + OVERHEAD_MIB +
 		       l->memory_mib / OVERHEAD_DIVISOR;
 
-	(void)snprintf(text, sizeof(text), "%llu",
-		       (unsigned long long)(mib << 20));
+	(void)snprintf(text, sizeof(text), "%" PRIu64 "M", mib);
 	int r = set_limit(dir_fd, "memory.max", text);
 	if (r == 0)
 		r = set_limit(dir_fd, "memory.swap.max", "0");

@@ -118,13 +118,15 @@ static int find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid)
 	text[n] = '\0';
 	for (char *line = strtok_r(text, "\n", &rest); line != NULL;
 	     line = strtok_r(NULL, "\n", &rest)) {
-		unsigned int uid;
-		unsigned int gid;
-		if (strncmp(line, name, length) != 0 || line[length] != ':' ||
-		    sscanf(line + length, ":%*[^:]:%u:%u:", &uid, &gid) != 2)
+		if (strncmp(line, name, length) != 0 || line[length] != ':')
 			continue;
-		*ret_uid = uid;
-		*ret_gid = gid;
+		char *at = strchr(line + length + 1, ':');
+		if (at == NULL)
+			continue;
+		*ret_uid = (uid_t)strtoul(at + 1, &at, 10);
+		if (*at != ':')
+			continue;
+		*ret_gid = (gid_t)strtoul(at + 1, NULL, 10);
 		return 0;
 	}
 	return -ENOENT;
@@ -245,33 +247,32 @@ static bool has_hung_up(int fd)
 }
 
 /* One brigd at a time; one that died makes room for the next. */
-static void on_connection(struct loop_fd *source, uint32_t events)
+static bool is_welcome(int fd)
 {
-	cleanup_fd int fd =
-		accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ucred peer;
 	socklen_t n = sizeof(peer);
 
-	(void)events;
-	if (fd < 0)
-		return;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 ||
 	    (peer.uid != 0 && peer.uid != server.uid)) {
 		log_warn("connection refused: not root and not %s",
 			 options.user);
-		return;
+		return false;
 	}
 	if (has_hung_up(server.brigd.fd))
 		hang_up();
-	if (server.brigd.fd >= 0) {
-		log_warn("connection refused: pid %d while brigd is connected",
-			 (int)peer.pid);
-		return;
-	}
-	if (loop_add(&server.loop, &server.brigd, fd, EPOLLIN) < 0)
-		return;
-	fd = -1; /* closed by hang_up() */
-	log_info("brigd: connected, pid %d", (int)peer.pid);
+	log_info("connection of pid %d %s", (int)peer.pid,
+		 server.brigd.fd < 0 ? "accepted" : "refused: there is one");
+	return server.brigd.fd < 0;
+}
+
+static void on_connection(struct loop_fd *source, uint32_t events)
+{
+	int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd >= 0 && (!is_welcome(fd) ||
+			loop_add(&server.loop, &server.brigd, fd, EPOLLIN) < 0))
+		fd_close(&fd);
 }
 
 int main(int argc, char **argv)

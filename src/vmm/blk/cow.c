@@ -40,6 +40,7 @@ static uint64_t cursor_bytes(const struct iovec *iov, int count)
 static void cursor_advance(struct cursor *c, size_t n)
 {
 	while (n > 0) {
+		ASSERT(c->count > 0);
 		size_t here = u64_min(n, c->iov->iov_len);
 		c->iov->iov_base = (uint8_t *)c->iov->iov_base + here;
 		c->iov->iov_len -= here;
@@ -180,8 +181,8 @@ int cow_init(struct cow *c, int base_fd, uint64_t base_bytes, int layer_fd,
 		.layer_fd = layer_fd,
 		.base_bytes = base_bytes,
 		.disk_bytes = disk_bytes,
-		.bitmap = bitmap,
 	};
+	c->bitmap = bitmap;
 	return 0;
 }
 
