@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from support import inside, pid_inside, state_folder, vmm_of
+from support import inside, pid_inside, vmm_of
 
 
 def status_of(pid):
@@ -47,9 +47,10 @@ def test_each_monitor_has_a_uid_and_cgroup_of_its_own(sandbox, new_sandbox):
 
 
 def test_the_key_is_its_owners_only(api):
-    path = f"{state_folder()}/key"
     brigd = pid_inside("brigd")
     (owner,) = uids(brigd)
+    arguments = inside(f"tr '\\0' '\\n' </proc/{brigd}/cmdline").split()
+    path = arguments[arguments.index("--key-file") + 1]
     assert inside(f"stat -c '%a %u' {path}").split() == ["600", str(owner)]
     assert inside(f"cat {path}").strip() == api.key
 
