@@ -313,6 +313,8 @@ static void a_reset_cuts_everything(void **state)
 	driver_start(&d);
 	p.host_port = 1; /* a refusal, which the next reset forgets */
 	send_op(&p, OP_REQUEST, 0);
+	assert_int_equal(reg_read(&d.v.dev, R_STATUS), 15);
+	assert_int_equal(ring_used_idx(&d.rings[0]), 0);
 	reg_write(&d.v.dev, R_STATUS, 0);
 	driver_start(&d);
 	fd = connect_to(9);
