@@ -76,7 +76,7 @@ int probe_run(int vmm_fd, int null_fd, struct spawn_msg *ret)
 		ssize_t n = ask(vmm_fd, null_fd, line);
 		if (n < 0)
 			return (int)n;
-		line[n] = '\0';
+		line[strcspn(line, "\n")] = '\0';
 		log_info("probe: %s", line);
 	}
 	return probe_parse(line, ret);
