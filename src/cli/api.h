@@ -39,31 +39,31 @@ struct api {
  * is none); api_end frees what belongs to it. */
 struct api_call {
 	const char *method;
-	const char *path;   /* from '/', already escaped; borrowed */
-	const json_t *body; /* sent as JSON; NULL: none */
-	int source_fd;      /* the body's bytes come from here; borrowed */
-	off_t source_size;  /* -1: not known */
-	/* end the body when nothing came for so long; 0: wait for ever */
-	unsigned int source_idle_ms;
-	const char *form_path;  /* not NULL: a form of this and the source */
-	const char *label;      /* says what takes so long; NULL: nothing */
-	unsigned int timeout_s; /* for all of it; 0: none */
-	bool finish; /* the first signal does not cut it (see api_perform) */
+	const char *path;      /* from '/', already escaped; borrowed */
+	const json_t *body;    /* sent as JSON; NULL: none */
+	const char *form_path; /* not NULL: a form of this and the source */
+	const char *label;     /* says what takes so long; NULL: nothing */
 	/* takes the bytes of a 2xx reply; 0, or -errno to break off. NULL:
 	 * kept in `reply` */
 	int (*sink)(void *ctx, const char *bytes, size_t n);
 	void *sink_ctx;
+	off_t source_size; /* -1: not known */
+	int source_fd;     /* the body's bytes come from here; borrowed */
+	/* end the body when nothing came for so long; 0: wait for ever */
+	unsigned int source_idle_ms;
+	unsigned int timeout_s; /* for all of it; 0: none */
+	bool finish; /* the first signal does not cut it (see api_perform) */
 
 	/* results */
 	bool done;
+	bool source_ended; /* `source_fd` is at its end */
+	int source_errno;  /* why it could not be read */
+	int sink_result;   /* what `sink` broke off with */
 	long status;       /* HTTP; 0: no reply */
 	struct buf reply;  /* NUL-terminated when not empty */
 	uint64_t received; /* bytes given to `sink` */
 	uint64_t sent;     /* bytes taken from `source_fd` */
-	bool source_ended; /* `source_fd` is at its end */
-	int source_errno;  /* why it could not be read */
 	uint64_t expected; /* bytes of the reply; UINT64_MAX: not said */
-	int sink_result;   /* what `sink` broke off with */
 	json_t *error;     /* {"code", "message", "details"}, or NULL */
 	char message[TERM_MESSAGE_MAX / 2]; /* why it failed, for people */
 
@@ -73,10 +73,10 @@ struct api_call {
 	struct curl_slist *headers;
 	curl_mime *form;
 	char *body_text;
-	CURLcode result;
-	bool paused;        /* waits for source_fd */
 	uint64_t paused_ns; /* since when */
-	bool give_up;       /* source_idle_ms went by */
+	CURLcode result;
+	bool paused;  /* waits for source_fd */
+	bool give_up; /* source_idle_ms went by */
 	char curl_error[CURL_ERROR_SIZE];
 };
 

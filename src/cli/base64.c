@@ -68,12 +68,16 @@ int base64_write(struct buf *to, const char *bytes, size_t n)
 			bits |= (uint32_t)s[i + 1] << 8;
 		if (left > 2)
 			bits |= s[i + 2];
-		const char text[4] = {
+		char text[4] = {
 			alphabet[bits >> 18],
 			alphabet[bits >> 12 & 63],
-			left > 1 ? alphabet[bits >> 6 & 63] : '=',
-			left > 2 ? alphabet[bits & 63] : '=',
+			alphabet[bits >> 6 & 63],
+			alphabet[bits & 63],
 		};
+		if (left < 3)
+			text[3] = '=';
+		if (left < 2)
+			text[2] = '=';
 		r = buf_add(to, text, 4);
 	}
 	return r;

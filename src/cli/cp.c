@@ -156,6 +156,13 @@ static int find_target(const char *local, const char *remote,
 	return n < 0 || n >= LOCAL_PATH_BYTES ? -ENAMETOOLONG : 0;
 }
 
+static bool is_directory(const struct api_call *c)
+{
+	const char *code = json_string_value(json_object_get(c->error, "code"));
+
+	return code != NULL && strcmp(code, "is_a_directory") == 0;
+}
+
 static int download_to(struct api *a, const struct ref_file *from,
 		       struct target *t)
 {
@@ -185,6 +192,10 @@ static int download_to(struct api *a, const struct ref_file *from,
 		code = CMD_SIGNAL + SIGPIPE;
 	else if (r < 0)
 		code = fail(c.sink_result < 0 ? t->path : from->path, &c, r);
+	if (is_directory(&c))
+		complain("copy it as an archive: brig exec %s tar c -C %s . | "
+			 "tar x -C DIR",
+			 from->id, from->path);
 	api_end(&c);
 	free(path);
 	return code;

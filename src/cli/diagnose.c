@@ -70,8 +70,8 @@ static uint64_t kib_of(const char *text, const char *key)
 	const char *line = strstr(text, key);
 	unsigned long long kib = 0;
 
-	if (line == NULL || sscanf(line + strlen(key), " %llu kB", &kib) != 1)
-		return 0;
+	if (line != NULL)
+		kib = strtoull(line + strlen(key), NULL, 10);
 	return kib <= UINT64_MAX / 1024 ? kib * 1024 : 0;
 }
 
@@ -205,16 +205,16 @@ static void check_kvm_kind(struct diagnosis *d, const struct facts *f)
 static void check_kernel(struct diagnosis *d, const struct facts *f)
 {
 	struct check *c = add(d, "kernel");
-	unsigned int major = 0;
-	unsigned int minor = 0;
+	char *dot = NULL;
+	unsigned long major = strtoul(f->kernel, &dot, 10);
+	unsigned long minor = *dot == '.' ? strtoul(dot + 1, NULL, 10) : 0;
 
 	/* 5.14: cgroup.kill, with which brig-spawn ends a sandbox */
-	if (sscanf(f->kernel, "%u.%u", &major, &minor) == 2 &&
-	    (major > 5 || (major == 5 && minor >= 14))) {
+	if (major > 5 || (major == 5 && minor >= 14)) {
 		set(c, CHECK_OK, "%s", f->kernel);
 		return;
 	}
-	set(c, CHECK_WARN, "%s is older than 5.14", f->kernel);
+	set(c, CHECK_WARN, "'%s' is older than 5.14", f->kernel);
 	todo(c, "use a newer kernel, or the host VM");
 }
 

@@ -130,7 +130,7 @@ static void probe_kvm(struct facts *f)
 	char path[WHERE_BYTES];
 	char text[PROBE_BYTES_MAX];
 	int pipe_fds[2];
-	pid_t pid;
+	pid_t pid = -1;
 
 	if (where_find("brig-vmm", "brig-vmm", path) < 0) {
 		(void)snprintf(f->kvm_reason, sizeof(f->kvm_reason),
@@ -227,7 +227,7 @@ static void print_text(const struct diagnosis *d)
 {
 	for (unsigned int i = 0; i < d->count; i++) {
 		const struct check *c = &d->checks[i];
-		struct buf line cleanup_buf = BUF_INIT(8 * CHECK_TEXT_BYTES);
+		struct buf line cleanup_buf = BUF_INIT(8ul * CHECK_TEXT_BYTES);
 		if (term_escape(&line, c->text, strlen(c->text), false) < 0)
 			continue;
 		(void)printf("%s%-7s%s  %-10s %s%s%s\n",

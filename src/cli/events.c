@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base64.h"
@@ -111,13 +112,24 @@ int outcome_of_result(const json_t *result)
 	return code >= 0 && code <= 255 ? (int)code : CMD_FAILED;
 }
 
+/* brigd says in `details` which errno it was, or else only in words: the
+ * message ends with the C library's text. */
+static bool is_not_found(const json_t *error)
+{
+	const json_t *number =
+		json_object_get(json_object_get(error, "details"), "errno");
+	const char *message = text_of(error, "message");
+	const char *end = strerrordesc_np(ENOENT);
+
+	if (json_is_integer(number))
+		return json_integer_value(number) == ENOENT;
+	size_t n = strlen(message);
+	return n >= strlen(end) && strcmp(message + n - strlen(end), end) == 0;
+}
+
 int outcome_of_error(const json_t *error)
 {
-	const json_t *details = json_object_get(error, "details");
-	json_int_t number =
-		json_integer_value(json_object_get(details, "errno"));
-
-	if (strcmp(text_of(error, "code"), "exec_failed") != 0)
+	if (strcmp(text_of(error, "code"), "cannot_execute") != 0)
 		return CMD_FAILED;
-	return number == ENOENT ? CMD_NOT_FOUND : CMD_NOT_RUNNABLE;
+	return is_not_found(error) ? CMD_NOT_FOUND : CMD_NOT_RUNNABLE;
 }

@@ -144,15 +144,13 @@ static int input_send(struct api *a, struct running *r, bool last)
 	return api_start(a, &r->input);
 }
 
-/* A run that does not read its input may end, or close it, before we are
- * done sending: no reason to complain. Only an input that could not be
- * delivered at all is. */
+/* A run may end, or close its input, before all of it was sent: no reason to
+ * complain. */
 static bool input_refused(struct api_call *c)
 {
 	if (api_judge(c) == 0)
 		return false;
-	if (c->status < 400 || c->status == 401 || c->status == 403 ||
-	    c->status == 413 || c->status >= 500)
+	if (c->status != 404 && c->status != 422)
 		complain("standard input: %s", c->message);
 	return true;
 }
@@ -238,7 +236,7 @@ static void note_result(const struct running *r)
 static int put_output(json_t *object, const char *name, const struct buf *data,
 		      bool cut)
 {
-	struct buf text cleanup_buf = BUF_INIT(2 * JOB_KEEP_MAX);
+	struct buf text cleanup_buf = BUF_INIT(2ul * JOB_KEEP_MAX);
 	const char *bytes = data->len > 0 ? data->data : "";
 	const char *encoding = "utf-8";
 	char key[32];

@@ -91,9 +91,8 @@ int opt_read_duration(const char *text, uint64_t *ret_ms)
 	static const struct {
 		const char *name;
 		uint64_t ms;
-	} units[] = { { "", 1000 },         { "s", 1000 },
-		      { "ms", 1 },          { "m", 60 * 1000 },
-		      { "h", 3600 * 1000 }, { "d", 86400 * 1000 } };
+	} units[] = { { "", 1000 },   { "s", 1000 },    { "ms", 1 },
+		      { "m", 60000 }, { "h", 3600000 }, { "d", 86400000 } };
 	const uint64_t max = DURATION_DAYS_MAX * 86400ull * 1000;
 	uint64_t milli;
 	const char *rest;

@@ -80,7 +80,7 @@ int term_escape(struct buf *to, const char *text, size_t n, bool lines)
 void complain(const char *fmt, ...)
 {
 	char text[TERM_MESSAGE_MAX];
-	struct buf line cleanup_buf = BUF_INIT(5 * TERM_MESSAGE_MAX);
+	struct buf line cleanup_buf = BUF_INIT(5ul * TERM_MESSAGE_MAX);
 	va_list ap;
 
 	va_start(ap, fmt);

@@ -56,9 +56,9 @@ void when_age(int64_t ms, char ret[static WHEN_AGE_BYTES])
 
 	if (s < 120)
 		(void)snprintf(ret, WHEN_AGE_BYTES, "%lld s", s);
-	else if (s < 120 * 60)
+	else if (s < 7200)
 		(void)snprintf(ret, WHEN_AGE_BYTES, "%lld min", s / 60);
-	else if (s < 48 * 3600)
+	else if (s < 172800)
 		(void)snprintf(ret, WHEN_AGE_BYTES, "%lld h", s / 3600);
 	else
 		(void)snprintf(ret, WHEN_AGE_BYTES, "%lld d", s / 86400);

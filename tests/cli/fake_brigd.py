@@ -8,6 +8,7 @@ import base64
 import email.parser
 import email.policy
 import json
+import os
 import select
 import socket
 import threading
@@ -348,8 +349,8 @@ class Handler(BaseHTTPRequestHandler):
         if sandbox["status"] != "running":
             raise Refused(422, "sandbox_not_running", "it is stopped")
         if request.get("argv", [""])[0] == "refuse":
-            raise Refused(422, "exec_failed", "cannot run it",
-                          errno=int(request["argv"][1]))
+            raise Refused(422, "cannot_execute", "cannot execute it: "
+                          + os.strerror(int(request["argv"][1])))
         self.fake.runs[rid] = run
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
@@ -394,6 +395,8 @@ class Handler(BaseHTTPRequestHandler):
         if path not in self.fake.files:
             raise Refused(404, "not_found", "no file " + path)
         data = self.fake.files[path]
+        if data is None:
+            raise Refused(422, "is_a_directory", "this is a directory")
         if path == "/broken":
             self.send_response(200)
             self.send_header("Content-Length", str(len(data) + 1))

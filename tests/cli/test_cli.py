@@ -126,9 +126,9 @@ def test_run_exit_codes(fake, fields, code, said):
 
 
 @pytest.mark.parametrize("args, code", [
-    (("fail", "exec_failed", "2"), 127),
-    (("fail", "exec_failed", "13"), 126),
-    (("fail", "user_failed", "2"), 125),
+    (("fail", "cannot_execute", "2"), 127),
+    (("fail", "cannot_execute", "13"), 126),
+    (("fail", "no_such_user", "2"), 125),
     (("refuse", "2"), 127),
     (("refuse", "13"), 126),
     (("junk",), 125),
@@ -492,6 +492,10 @@ def test_cp_of_a_directory(fake, tmp_path):
     p = brig(fake, "cp", str(tmp_path), fake.make() + ":x")
     assert p.returncode == 125 and b"is a directory" in p.err
     assert b"tar" in p.err and fake.requests == []
+    fake.files["/etc"] = None
+    p = brig(fake, "cp", fake.make() + ":/etc", str(tmp_path / "out"))
+    assert p.returncode == 125 and b"is a directory" in p.err
+    assert b"tar" in p.err and not (tmp_path / "out").exists()
 
 
 def test_cp_failures_leave_no_half_file(fake, tmp_path):
@@ -712,7 +716,7 @@ def test_doctor_when_kvm_is_emulated(fake, libexec, tmp_path):
     qemu.write_text("")
     qemu.chmod(0o755)
     code, got = doctor(fake, where, str(qemu.parent))
-    assert code == 0 and got["verdict"] == "host_vm"
+    assert code == 0 and got["verdict"] == "host_vm", got
     assert got["summary"] == (
         "this machine: /dev/kvm emulates guest kernel code (0.8 M "
         "iterations/s): sandboxes run in the host VM (`brig host start`)")
@@ -772,7 +776,7 @@ def man_options():
             found[command] = set()
         elif line.startswith(".Sh"):
             command = None
-        elif command and re.match(r"\.(It|Op) Fl|\.It Xo|\.Fl ", line):
+        elif command and line.startswith(".It Fl"):
             for name in re.findall(r"Fl (-?[a-z][a-z-]*)", line):
                 found[command].add("-" + name)
     return found
@@ -816,6 +820,17 @@ def test_man_pages_format(page):
                         str(ROOT / "docs/man" / page)], capture_output=True,
                        check=False)
     assert (p.returncode, p.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("program", ["brig-spawn", "brigd"])
+def test_man_pages_of_daemons_have_their_options(program):
+    path = pathlib.Path(BRIG).parent / program
+    out = subprocess.run([path, "--help"], capture_output=True, text=True,
+                         check=True)
+    text = (ROOT / "docs/man" / (program + ".8")).read_text()
+    manual = set(re.findall(r"^\.It Fl -([a-z-]+)", text, re.M))
+    assert manual and manual == set(re.findall(
+        r"^ +--([a-z-]+)", out.stdout + out.stderr, re.M))
 
 
 def complete(fake, *words):

@@ -386,16 +386,26 @@ static void test_outcomes(void **state)
 	assert_int_equal(result_code("{\"exit_code\":\"0\"}"), CMD_FAILED);
 	assert_int_equal(result_code("{\"exit_code\":-1}"), CMD_FAILED);
 	assert_int_equal(result_code("{\"exit_code\":256}"), CMD_FAILED);
-	assert_int_equal(error_code("{\"code\":\"exec_failed\",\"details\":"
+	assert_int_equal(error_code("{\"code\":\"cannot_execute\",\"details\":"
 				    "{\"errno\":2}}"),
 			 CMD_NOT_FOUND);
-	assert_int_equal(error_code("{\"code\":\"exec_failed\",\"details\":"
+	assert_int_equal(error_code("{\"code\":\"cannot_execute\",\"details\":"
 				    "{\"errno\":13}}"),
 			 CMD_NOT_RUNNABLE);
 	assert_int_equal(error_code("{\"code\":\"not_found\",\"details\":"
 				    "{\"errno\":2}}"),
 			 CMD_FAILED);
 	assert_int_equal(error_code("{}"), CMD_FAILED);
+	assert_int_equal(
+		error_code("{\"code\":\"cannot_execute\",\"message\":"
+			   "\"cannot execute x: No such file or directory\"}"),
+		CMD_NOT_FOUND);
+	assert_int_equal(
+		error_code("{\"code\":\"cannot_execute\",\"message\":"
+			   "\"No such file or directory: Is a directory\"}"),
+		CMD_NOT_RUNNABLE);
+	assert_int_equal(error_code("{\"code\":\"cannot_execute\"}"),
+			 CMD_NOT_RUNNABLE);
 }
 
 /* --- escaping ---------------------------------------------------------------------- */
