@@ -24,6 +24,17 @@ def _cgroup2():
     raise RuntimeError("no cgroup v2 file system")
 
 
+def _delegate(root):
+    """Hands the controllers down; False where they belong to cgroup v1."""
+    if "memory" not in (root / "cgroup.controllers").read_text().split():
+        return False
+    (root / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+    return True
+
+
+collect_ignore = [] if _delegate(_cgroup2()) else ["test_limits.py"]
+
+
 @pytest.fixture
 def agent(tmp_path):
     name = f"brig-test-{os.getpid()}-{next(_numbers)}"

@@ -218,7 +218,6 @@ def test_background_process_outlives_its_run(agent):
     time.sleep(0.5)
     assert len(agent.groups()) == 1
     assert alive(int(r.out))
-    os.kill(int(r.out), signal.SIGKILL)
     group = agent.groups()[0]
     (agent.cgroup / "runs" / group / "cgroup.kill").write_text("1")
     until(lambda: not (agent.cgroup / "runs" / group).exists())
@@ -248,11 +247,10 @@ def test_exit_comes_although_a_child_goes_on_writing(agent):
 
 
 def test_cpu_time_is_that_of_the_whole_run(agent):
-    r = agent.sh("for i in 1 2; do timeout 0.3 sh -c 'while :; do :; done';"
-                 " done")
-    assert 0.3e9 < r.user_ns + r.system_ns < 3e9
-    idle = agent.sh("sleep 0.3")
-    assert idle.user_ns + idle.system_ns < 0.2e9
+    r = agent.sh("timeout 1.5 sh -c 'while :; do :; done'")
+    assert 0.8e9 < r.user_ns + r.system_ns < 5e9
+    idle = agent.sh("sleep 1.5")
+    assert idle.user_ns + idle.system_ns < 0.8e9
 
 
 def test_status(agent):
