@@ -55,6 +55,16 @@ int where_find(const char *name, const char *in_tree,
 	return is_there(ret, last, strlen(last), name) ? 0 : -ENOENT;
 }
 
+/* The length of `path` without its last `n` components. */
+static size_t length_above(const char *path, unsigned int n)
+{
+	size_t len = strlen(path);
+
+	while (n > 0 && len > 0)
+		n -= path[--len] == '/';
+	return len;
+}
+
 void where_host_dir(char ret[static WHERE_BYTES])
 {
 	char own[WHERE_BYTES];
@@ -68,7 +78,8 @@ void where_host_dir(char ret[static WHERE_BYTES])
 	if (chosen != NULL && *chosen != '\0')
 		n = snprintf(ret, WHERE_BYTES, "%s", chosen);
 	else if (in_build_tree(own))
-		n = snprintf(ret, WHERE_BYTES, "%s/../../host", own);
+		n = snprintf(ret, WHERE_BYTES, "%.*s/host",
+			     (int)length_above(own, 2), own);
 	else if (geteuid() == 0)
 		n = snprintf(ret, WHERE_BYTES, "/var/lib/brig/host");
 	else if (state != NULL && *state != '\0')
