@@ -30,14 +30,18 @@ INIT := main boot configure ready agent run spawn leftover files status cgroup \
 	accounts meminfo poweroff textfile stream frames
 INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
-BRIGD_OBJS :=
+BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
+	api_system args auth body cgroup console exec_reply fault frame gate http \
+	id image peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
+	sandbox_vm store utf8 when
+BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)
 CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
 	doctor.o events.o host.o info.o job.o key.o logs.o opt.o ps.o ref.o run.o \
 	sandbox.o stop.o term.o when.o where.o)
 
 # Static programs may not allocate or look anything up at run time.
 PROGRAMS_STATIC := brig-vmm brig-spawn brig-init
-PROGRAMS_DYNAMIC := brig
+PROGRAMS_DYNAMIC := brig brigd
 PROGRAMS := $(PROGRAMS_STATIC) $(PROGRAMS_DYNAMIC)
 
 OBJS_brig-vmm = src/vmm/main.o $(VMM_OBJS) src/base/assert.o src/base/log.o src/base/fd.o
@@ -49,7 +53,7 @@ OBJS_brig = $(CLI_OBJS) $(BASE_OBJS)
 LIBS_brig-vmm := -pthread
 LIBS_brig-init :=
 LIBS_brig-spawn :=
-LIBS_brigd := -lmicrohttpd -ljansson -lsqlite3
+LIBS_brigd := -lmicrohttpd -ljansson -lsqlite3 -lgnutls -lm
 LIBS_brig := -lcurl -ljansson
 
 # The DSDT: preprocessed with wire/boot.h, compiled by iasl into C bytes.

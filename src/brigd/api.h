@@ -1,0 +1,54 @@
+/* api.h - the handlers that the route table names.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Each answers its request, now or later; see http.h for the rules.
+ */
+#ifndef BRIGD_API_H
+#define BRIGD_API_H
+
+#include "http.h"
+#include "sandbox.h"
+
+/* api_sandbox.c */
+void api_create(struct request *rq);
+void api_list(struct request *rq);
+void api_delete(struct request *rq);
+void api_delete_all(struct request *rq);
+void api_get(struct request *rq);
+void api_console(struct request *rq);
+
+/* api_status.c */
+void api_status(struct request *rq);
+
+/* api_exec.c */
+void api_execute(struct request *rq);
+void api_execute_async(struct request *rq);
+void api_run(struct request *rq);
+void api_stdin_begin(struct request *rq);
+void api_stdin(struct request *rq);
+
+/* api_files.c */
+void api_download(struct request *rq);
+void api_upload_begin(struct request *rq);
+void api_upload(struct request *rq);
+
+/* api_logs.c */
+void api_logs(struct request *rq);
+
+/* api_system.c */
+void api_health(struct request *rq);
+void api_host(struct request *rq);
+
+/* The sandbox that the path names; NULL after answering 404. */
+struct sandbox *api_sandbox_of(struct request *rq);
+
+/* Answers with a fault about a sandbox: adds status and reason to it. */
+void api_reply_sandbox_fault(struct request *rq, const struct fault *fault,
+			     const struct sandbox *sb);
+
+static inline struct app *api_app(const struct request *rq)
+{
+	return http_app(rq->http);
+}
+
+#endif

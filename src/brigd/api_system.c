@@ -1,0 +1,64 @@
+/* api_system.c - health and the host.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdio.h>
+
+#include "api.h"
+#include "image.h"
+#include "peer_spawn.h"
+
+void api_health(struct request *rq)
+{
+	http_reply_json(rq, json_pack("{s:s, s:s}", "status", "ok", "version",
+				      BRIG_VERSION));
+}
+
+static const char *kvm_name(enum spawn_kvm_kind kind)
+{
+	switch (kind) {
+	case SPAWN_KVM_HARDWARE:
+		return "hardware";
+	case SPAWN_KVM_EMULATED:
+		return "emulated";
+	case SPAWN_KVM_NONE:
+		break;
+	}
+	return "none";
+}
+
+static json_int_t memory_total_mib(void)
+{
+	unsigned long long kib = 0;
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	if (f == NULL)
+		return 0;
+	if (fscanf(f, "MemTotal: %llu kB", &kib) != 1)
+		kib = 0;
+	(void)fclose(f);
+	return (json_int_t)(kib >> 10);
+}
+
+void api_host(struct request *rq)
+{
+	const struct app *app = api_app(rq);
+	const struct sandbox *sb;
+	uint64_t iterations = 0;
+	uint64_t committed = 0;
+	enum spawn_kvm_kind kind = spawn_peer_kvm(app->spawn, &iterations);
+
+	TAILQ_FOREACH(sb, &app->sandboxes->list, link)
+	{
+		if (sb->process != PROCESS_NONE)
+			committed += sb->memory_mib;
+	}
+	http_reply_json(rq,
+			json_pack("{s:s, s:{s:s, s:I}, s:I, s:I, s:I, s:o}",
+				  "version", BRIG_VERSION, "kvm", "kind",
+				  kvm_name(kind), "iterations_per_s",
+				  (json_int_t)iterations, "sandboxes",
+				  (json_int_t)app->sandboxes->count,
+				  "memory_mib_total", memory_total_mib(),
+				  "memory_mib_committed", (json_int_t)committed,
+				  "images", image_list(app->images_dir)));
+}

@@ -1,0 +1,26 @@
+/* app.h - what one brigd consists of.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Built by main.c in this order, taken down in the opposite one. Each member
+ * is owned by main.c; modules borrow what they need.
+ */
+#ifndef BRIGD_APP_H
+#define BRIGD_APP_H
+
+#include "loop.h"
+
+struct app {
+	struct loop *loop;
+	struct store *store;
+	struct auth *auth;
+	struct spawn_peer *spawn;
+	struct sandbox_set *sandboxes;
+	struct http *http;
+	struct runlog *runlog;
+	const char *images_dir;
+	const char *layers_dir; /* where unnamed layers are made */
+	const char *kernel_path;
+	const char *initrd_path;
+};
+
+#endif
