@@ -11,6 +11,7 @@ import json
 import os
 import select
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -407,6 +408,16 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, data, "application/octet-stream")
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Clients that are killed reset their connections: no news."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Server:
     """Runs the fake while a `with` block does."""
 
@@ -416,8 +427,7 @@ class Server:
     def __enter__(self):
         self.fake = Fake()
         handler = type("BoundHandler", (Handler,), {"fake": self.fake})
-        self.http = ThreadingHTTPServer((self.address, 0), handler)
-        self.http.daemon_threads = True
+        self.http = QuietServer((self.address, 0), handler)
         self.thread = threading.Thread(
             target=self.http.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
