@@ -18,15 +18,16 @@ static void add_row(void *arg, const struct store_run *row)
 	when_format(row->started_ms, at);
 	(void)json_array_append_new(
 		arg,
-		json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, "
-			  "s:s, s:b, s:b, s:s}",
+		json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s%, "
+			  "s:s%, s:b, s:b, s:s}",
 			  "command", row->command, "execution_time_ms",
 			  (json_int_t)row->duration_ms, "exit_code",
 			  (json_int_t)row->exit_code, "request_id",
 			  row->request_id, "sandbox_id", row->sandbox_id,
 			  "source", row->source, "status", row->status,
 			  "timestamp", at, "execution_id", row->id, "stdout",
-			  row->output[0], "stderr", row->output[1],
+			  row->output[0], row->output_len[0], "stderr",
+			  row->output[1], row->output_len[1],
 			  "stdout_truncated", row->truncated[0],
 			  "stderr_truncated", row->truncated[1], "working_dir",
 			  row->cwd));

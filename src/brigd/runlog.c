@@ -161,8 +161,10 @@ void runlog_add(struct runlog *log, const struct run *run, int64_t tenant,
 	row->run.status = status_of(run);
 	row->run.command = text_of(&row->command);
 	row->run.cwd = text_of(&row->cwd);
-	row->run.output[0] = text_of(&row->output[0]);
-	row->run.output[1] = text_of(&row->output[1]);
+	for (int i = 0; i < RUN_STREAMS; i++) {
+		row->run.output[i] = text_of(&row->output[i]);
+		row->run.output_len[i] = row->output[i].len;
+	}
 	row->run.tenant = tenant;
 	row->run.exit_code = run_exit_code(run);
 	row->run.duration_ms = (int64_t)(run->wall_ns / NS_PER_MS);

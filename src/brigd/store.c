@@ -399,8 +399,10 @@ static int add_run(struct store *s, const struct store_run *row)
 	bind_text(st, 5, row->status);
 	bind_text(st, 6, row->command);
 	bind_text(st, 7, row->cwd);
-	bind_text(st, 8, row->output[0]);
-	bind_text(st, 9, row->output[1]);
+	for (int i = 0; i < 2; i++)
+		(void)sqlite3_bind_text64(st, 8 + i, row->output[i],
+					  row->output_len[i], SQLITE_STATIC,
+					  SQLITE_UTF8);
 	bind_int(st, 10, row->truncated[0]);
 	bind_int(st, 11, row->truncated[1]);
 	bind_int(st, 12, row->tenant);
@@ -458,6 +460,8 @@ static void give_run(sqlite3_stmt *st,
 		.command = text_or_empty(st, 5),
 		.cwd = text_or_empty(st, 6),
 		.output = { text_or_empty(st, 7), text_or_empty(st, 8) },
+		.output_len = { (size_t)sqlite3_column_bytes(st, 7),
+				(size_t)sqlite3_column_bytes(st, 8) },
 		.truncated = { sqlite3_column_int64(st, 9) != 0,
 			       sqlite3_column_int64(st, 10) != 0 },
 		.tenant = sqlite3_column_int64(st, 11),

@@ -43,7 +43,8 @@ struct store_run {
 	const char *status; /* completed, timeout, error */
 	const char *command;
 	const char *cwd;
-	const char *output[2]; /* valid UTF-8 */
+	const char *output[2]; /* valid UTF-8, may hold NULs */
+	size_t output_len[2];
 	bool truncated[2];
 	int64_t tenant;
 	int64_t exit_code;
