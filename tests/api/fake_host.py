@@ -388,11 +388,11 @@ class VM:
         stream.recv()
 
     def odd_hang(self, stream):
-        stream.send(G_STARTED, struct.pack("<II", 1, 0))
-        stream.send(STDOUT, b"before the hang\n")
         try:
+            stream.send(G_STARTED, struct.pack("<II", 1, 0))
+            stream.send(STDOUT, b"before the hang\n")
             stream.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self.host.hung_up.set()
 
     def odd_close(self, stream):
