@@ -20,30 +20,35 @@ void account_root(struct account *ret)
 	*ret = (struct account){ .name = "root", .home = "/root" };
 }
 
-/* The file's text with a NUL at its end; the caller frees it. */
-static int load(const char *etc, const char *file, char **ret)
+/* The file's text with a NUL at its end, which the caller frees; NULL and
+ * *ret_error when it cannot be read. */
+static char *load(const char *etc, const char *file, int *ret_error)
 {
 	char path[PATH_MAX];
 	struct stat st;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", etc, file);
 	cleanup_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		*ret_error = -errno;
+		return NULL;
+	}
+	*ret_error = -EINVAL;
 	if (!S_ISREG(st.st_mode) || (size_t)st.st_size > FILE_MAX)
-		return -EINVAL;
+		return NULL;
 	size_t size = (size_t)st.st_size;
+	*ret_error = -ENOMEM;
 	char *text = malloc(size + 1);
 	if (text == NULL)
-		return -ENOMEM;
+		return NULL;
 	ssize_t got = fd_read_all(fd, text, size);
 	if (got < 0) {
+		*ret_error = (int)got;
 		free(text);
-		return (int)got;
+		return NULL;
 	}
 	text[got] = '\0';
-	*ret = text;
-	return 0;
+	return text;
 }
 
 /* Cuts the next line off *text; NULL at the end. */
@@ -135,9 +140,10 @@ static bool is_member(const char *members, const char *name)
 
 static void add_groups(const char *etc, struct account *a)
 {
-	char *text;
+	int ignored;
+	char *text = load(etc, "group", &ignored);
 
-	if (load(etc, "group", &text) < 0)
+	if (text == NULL)
 		return; /* an image without groups is a valid one */
 	char *rest = text;
 	for (char *line = next_line(&rest); line != NULL;
@@ -157,10 +163,10 @@ static void add_groups(const char *etc, struct account *a)
 
 int account_find(const char *etc, const char *user, struct account *ret)
 {
-	char *text;
-	int r = load(etc, "passwd", &text);
+	int r;
+	char *text = load(etc, "passwd", &r);
 
-	if (r < 0)
+	if (text == NULL)
 		return r;
 	r = -ENOENT;
 	char *rest = text;

@@ -30,7 +30,6 @@
 
 struct conn {
 	struct agent *agent;
-	unsigned int slot;
 	struct stream stream; /* fd -1 once handed on */
 	struct loop_fd socket;
 	struct loop_timer deadline;
@@ -45,7 +44,10 @@ static void close_conn(struct conn *c)
 	loop_timer_del(a->loop, &c->deadline);
 	loop_del(a->loop, &c->socket);
 	stream_fini(&c->stream);
-	a->conns[c->slot] = NULL;
+	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
+		if (a->conns[i] == c)
+			a->conns[i] = NULL;
+	}
 	a->conn_count--;
 	free(c);
 	loop_timer_set(a->loop, &a->idle, 0);
@@ -198,9 +200,10 @@ static void admit(struct agent *a, int fd)
 		turn_away(fd, ENOMEM, "memory");
 		return;
 	}
-	while (a->conns[c->slot] != NULL)
-		c->slot++;
-	a->conns[c->slot] = c;
+	unsigned int slot = 0;
+	while (a->conns[slot] != NULL)
+		slot++;
+	a->conns[slot] = c;
 	a->conn_count++;
 	loop_timer_set(a->loop, &c->deadline, REQUEST_NS);
 }
@@ -238,21 +241,26 @@ static void on_listen_again(struct loop_timer *timer)
 
 /* --- processes that ended ---------------------------------------------------*/
 
-static void reaped(struct agent *a, pid_t pid, int status)
+/* The connection that a process serves; NULL for an orphan. */
+static struct conn *find_conn(const struct agent *a, pid_t pid)
 {
 	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
 		struct conn *c = a->conns[i];
-		if (c == NULL)
-			continue;
-		if (c->run != NULL && run_pid(c->run) == pid) {
-			run_exited(c->run, status);
-			return;
-		}
-		if (c->helper == pid) {
-			close_conn(c);
-			return;
-		}
+		if (c != NULL && (c->helper == pid ||
+				  (c->run != NULL && run_pid(c->run) == pid)))
+			return c;
 	}
+	return NULL;
+}
+
+static void reaped(struct agent *a, pid_t pid, int status)
+{
+	struct conn *c = find_conn(a, pid);
+
+	if (c != NULL && c->run != NULL)
+		run_exited(c->run, status);
+	else if (c != NULL)
+		close_conn(c);
 }
 
 static void reap(struct agent *a)

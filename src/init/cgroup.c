@@ -143,10 +143,10 @@ int cgroup_take(struct cgroup_tree *t, uint64_t *ret_id, int *ret_fd)
 
 void cgroup_prepare(struct cgroup_tree *t)
 {
-	uint64_t id;
-
-	if (t->spare_id == 0 && make(t, &id) == 0)
-		t->spare_id = id;
+	if (t->spare_id != 0)
+		return;
+	int r = make(t, &t->spare_id);
+	(void)r; /* the next cgroup_take tries again, and tells */
 }
 
 void cgroup_kill(const struct cgroup_tree *t, uint64_t id)

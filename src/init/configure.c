@@ -14,7 +14,7 @@
 #include "fd.h"
 #include "loop.h"
 
-#define HOSTS_MAX 65536u
+#define HOSTS_MAX ((size_t)64 << 10)
 
 /* The address by which Debian's /etc/hosts maps a host's own name. */
 #define OWN_ADDRESS "127.0.1.1"
@@ -58,8 +58,9 @@ static int set_clock(uint64_t realtime_ns)
 
 static int replace_file(const char *path, const struct buf *text)
 {
-	cleanup_fd int fd =
-		open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	cleanup_fd int fd = open(
+		path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC,
+		0644);
 
 	return fd < 0 ? -errno : fd_write_all(fd, text->data, text->len);
 }
@@ -91,7 +92,8 @@ static int update_hosts(const char *hostname)
 {
 	cleanup_buf struct buf old = BUF_INIT(HOSTS_MAX);
 	cleanup_buf struct buf hosts = BUF_INIT(2 * HOSTS_MAX);
-	cleanup_fd int fd = open("/etc/hosts", O_RDONLY | O_CLOEXEC);
+	cleanup_fd int fd =
+		open("/etc/hosts", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	int r = 0;
 
 	if (fd >= 0) {

@@ -53,11 +53,11 @@ int frames_check(const struct guest_frame *f, enum frames_phase phase)
 }
 
 /* The string at *at, which moves past its NUL; NULL when there is none. */
-static const char *next_string(const char *payload, size_t n, size_t *at)
+static char *next_string(char *payload, size_t n, size_t *at)
 {
 	if (*at >= n)
 		return NULL;
-	const char *s = payload + *at;
+	char *s = payload + *at;
 	const char *nul = memchr(s, '\0', n - *at);
 	if (nul == NULL)
 		return NULL;
@@ -72,8 +72,7 @@ static bool is_assignment(const char *s)
 	return equals != NULL && equals != s;
 }
 
-static bool parse_strings(const char *payload, size_t n,
-			  struct exec_request *ret)
+static bool parse_strings(char *payload, size_t n, struct exec_request *ret)
 {
 	size_t at = sizeof(struct guest_exec);
 
@@ -96,7 +95,7 @@ static bool parse_strings(const char *payload, size_t n,
 	return at == n;
 }
 
-int frames_parse_exec(const char *payload, size_t n, struct exec_request *ret)
+int frames_parse_exec(char *payload, size_t n, struct exec_request *ret)
 {
 	const uint32_t known = GUEST_EXEC_SHELL | GUEST_EXEC_STDIN;
 	struct guest_exec head;
@@ -116,7 +115,7 @@ int frames_parse_exec(const char *payload, size_t n, struct exec_request *ret)
 	return parse_strings(payload, n, ret) ? 0 : -EINVAL;
 }
 
-const char *frames_parse_path(const char *payload, size_t n, size_t head)
+const char *frames_parse_path(char *payload, size_t n, size_t head)
 {
 	size_t at = head;
 

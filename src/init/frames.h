@@ -31,8 +31,8 @@ struct exec_request {
 	const char *cwd;  /* empty: home directory */
 	uint32_t argc;
 	uint32_t envc;
-	const char *argv[BRIG_ARGV_MAX + 1]; /* ends with NULL */
-	const char *env[BRIG_ENV_MAX + FRAMES_ENV_SPARE];
+	char *argv[BRIG_ARGV_MAX + 1]; /* ends with NULL */
+	char *env[BRIG_ENV_MAX + FRAMES_ENV_SPARE];
 };
 
 /* 0, -EPROTO when the type has no place in this phase, -EMSGSIZE when the
@@ -41,12 +41,11 @@ must_check int frames_check(const struct guest_frame *f,
 			    enum frames_phase phase);
 
 /* The payload of an EXEC frame; 0 or -EINVAL. */
-must_check int frames_parse_exec(const char *payload, size_t n,
+must_check int frames_parse_exec(char *payload, size_t n,
 				 struct exec_request *ret);
 
 /* The path that ends the payload of READ, WRITE and STAT after `head` bytes;
  * NULL when it is empty, too long or not one string. */
-must_check const char *frames_parse_path(const char *payload, size_t n,
-					 size_t head);
+must_check const char *frames_parse_path(char *payload, size_t n, size_t head);
 
 #endif

@@ -9,18 +9,14 @@
 
 /* Runs whose background processes may go on writing. */
 #define PIPES_MAX 64u
-/* Runs that are watched at all: three descriptors each. */
-#define LEFTOVERS_MAX 512u
-
 #define SCRATCH_BYTES 8192
 /* Most that is thrown away before others get their turn. */
 #define READS_PER_EVENT 8
 
 struct leftover {
 	struct leftovers *all;
-	struct leftover *next;
-	struct leftover *prev;
-	uint64_t id;
+	unsigned int slot;
+	uint64_t id;   /* of the cgroup: the higher, the younger */
 	int events_fd; /* the cgroup's */
 	int out[2];
 	struct loop_fd events;
@@ -33,33 +29,13 @@ static void close_pipe(struct leftover *l, int i)
 	fd_close(&l->out[i]);
 }
 
-static void close_pipes(struct leftover *l)
-{
-	if (l->out[0] >= 0 || l->out[1] >= 0)
-		l->all->with_pipes--;
-	close_pipe(l, 0);
-	close_pipe(l, 1);
-}
-
-static void unlink_from(struct leftovers *all, struct leftover *l)
-{
-	if (l->prev != NULL)
-		l->prev->next = l->next;
-	else
-		all->oldest = l->next;
-	if (l->next != NULL)
-		l->next->prev = l->prev;
-	else
-		all->newest = l->prev;
-	all->count--;
-}
-
 static void forget(struct leftover *l)
 {
-	close_pipes(l);
+	close_pipe(l, 0);
+	close_pipe(l, 1);
 	loop_del(l->all->loop, &l->events);
 	fd_close(&l->events_fd);
-	unlink_from(l->all, l);
+	l->all->slots[l->slot] = NULL;
 	free(l);
 }
 
@@ -87,8 +63,6 @@ static void discard(struct leftover *l, int i)
 			continue;
 		if (got < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		if (l->out[1 - i] < 0)
-			l->all->with_pipes--;
 		close_pipe(l, i);
 		return;
 	}
@@ -106,22 +80,62 @@ static void on_stderr(struct loop_fd *source, uint32_t events)
 	discard(container_of(source, struct leftover, sources[1]), 1);
 }
 
-static void watch_pipes(struct leftover *l)
+static bool has_pipes(const struct leftover *l)
 {
-	struct leftovers *all = l->all;
+	return l->out[0] >= 0 || l->out[1] >= 0;
+}
+
+/* When too many have pipes, the oldest of them loses its own. */
+static void limit_pipes(struct leftovers *all)
+{
+	struct leftover *oldest = NULL;
+	unsigned int count = 0;
+
+	for (unsigned int i = 0; i < LEFTOVERS_MAX; i++) {
+		struct leftover *l = all->slots[i];
+		if (l == NULL || !has_pipes(l))
+			continue;
+		count++;
+		if (oldest == NULL || l->id < oldest->id)
+			oldest = l;
+	}
+	if (count > PIPES_MAX) {
+		close_pipe(oldest, 0);
+		close_pipe(oldest, 1);
+	}
+}
+
+static void watch(struct leftover *l)
+{
+	struct loop *loop = l->all->loop;
 
 	for (int i = 0; i < 2; i++) {
 		if (l->out[i] < 0)
 			continue;
-		if (loop_add(all->loop, &l->sources[i], l->out[i], EPOLLIN) < 0)
+		if (loop_add(loop, &l->sources[i], l->out[i], EPOLLIN) < 0)
 			fd_close(&l->out[i]);
 	}
-	if (l->out[0] < 0 && l->out[1] < 0)
-		return;
-	all->with_pipes++;
-	for (struct leftover *o = all->oldest;
-	     all->with_pipes > PIPES_MAX && o != NULL; o = o->next)
-		close_pipes(o);
+	limit_pipes(l->all);
+	/* Looked at once now: the first read arms the notification. */
+	if (loop_add(loop, &l->events, l->events_fd, EPOLLPRI) < 0)
+		forget(l);
+	else
+		on_cgroup(&l->events, 0);
+}
+
+/* A free slot, if need be that of the oldest. */
+static unsigned int find_slot(struct leftovers *all)
+{
+	unsigned int oldest = 0;
+
+	for (unsigned int i = 0; i < LEFTOVERS_MAX; i++) {
+		if (all->slots[i] == NULL)
+			return i;
+		if (all->slots[i]->id < all->slots[oldest]->id)
+			oldest = i;
+	}
+	forget(all->slots[oldest]);
+	return oldest;
 }
 
 static struct leftover *make(struct leftovers *all, uint64_t id, int events_fd)
@@ -131,20 +145,13 @@ static struct leftover *make(struct leftovers *all, uint64_t id, int events_fd)
 	if (l == NULL)
 		return NULL;
 	l->all = all;
+	l->slot = find_slot(all);
 	l->id = id;
 	l->events_fd = events_fd;
 	l->events = (struct loop_fd){ .fd = -1, .on_event = on_cgroup };
 	l->sources[0] = (struct loop_fd){ .fd = -1, .on_event = on_stdout };
 	l->sources[1] = (struct loop_fd){ .fd = -1, .on_event = on_stderr };
-	l->out[0] = -1;
-	l->out[1] = -1;
-	l->prev = all->newest;
-	if (all->newest != NULL)
-		all->newest->next = l;
-	else
-		all->oldest = l;
-	all->newest = l;
-	all->count++;
+	all->slots[l->slot] = l;
 	return l;
 }
 
@@ -165,18 +172,13 @@ void leftover_add(struct leftovers *all, uint64_t id, int out[2])
 	}
 	l->out[0] = fd_take(&out[0]);
 	l->out[1] = fd_take(&out[1]);
-	watch_pipes(l);
-	if (all->count > LEFTOVERS_MAX)
-		forget(all->oldest);
-	/* Looked at once now: the first read arms the notification. */
-	if (loop_add(all->loop, &l->events, events_fd, EPOLLPRI) < 0)
-		forget(l);
-	else
-		on_cgroup(&l->events, 0);
+	watch(l);
 }
 
 void leftover_fini(struct leftovers *all)
 {
-	while (all->oldest != NULL)
-		forget(all->oldest);
+	for (unsigned int i = 0; i < LEFTOVERS_MAX; i++) {
+		if (all->slots[i] != NULL)
+			forget(all->slots[i]);
+	}
 }

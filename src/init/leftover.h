@@ -12,15 +12,15 @@
 #include "cgroup.h"
 #include "loop.h"
 
+/* Runs that are watched at all: three descriptors each. */
+#define LEFTOVERS_MAX 512u
+
 struct leftover;
 
 struct leftovers {
 	struct loop *loop;
 	struct cgroup_tree *tree;
-	struct leftover *oldest;
-	struct leftover *newest;
-	unsigned int count;
-	unsigned int with_pipes;
+	struct leftover *slots[LEFTOVERS_MAX];
 };
 
 /* Takes over the run's cgroup and pipes (-1: closed already). */

@@ -89,8 +89,17 @@ static void close_out(struct run *r, int i)
 	r->left[i] = 0;
 }
 
-/* The end of every run. With `kill` nothing of it stays alive. */
-static void destroy(struct run *r, bool kill)
+/* The main process apart: as root it may have left its cgroup. */
+static void kill_all(const struct run *r)
+{
+	if (r->cgroup_id != 0)
+		cgroup_kill(r->host.tree, r->cgroup_id);
+	if (r->pid > 0)
+		(void)kill(r->pid, SIGKILL);
+}
+
+/* The end of every run. With `all_die` nothing of it stays alive. */
+static void destroy(struct run *r, bool all_die)
 {
 	struct loop *loop = r->host.loop;
 
@@ -101,8 +110,8 @@ static void destroy(struct run *r, bool kill)
 	close_in(r);
 	loop_del(loop, &r->out_source[0]);
 	loop_del(loop, &r->out_source[1]);
-	if (kill && r->cgroup_id != 0) {
-		cgroup_kill(r->host.tree, r->cgroup_id);
+	if (all_die) {
+		kill_all(r);
 		fd_close(&r->out[0]);
 		fd_close(&r->out[1]);
 	}
@@ -111,12 +120,12 @@ static void destroy(struct run *r, bool kill)
 	free(r);
 }
 
-static void finish(struct run *r, bool kill)
+static void finish(struct run *r, bool all_die)
 {
 	void (*on_done)(void *) = r->host.on_done;
 	void *owner = r->owner;
 
-	destroy(r, kill);
+	destroy(r, all_die);
 	on_done(owner);
 }
 
@@ -395,7 +404,7 @@ static void on_deadline(struct loop_timer *timer)
 		return;
 	}
 	r->timed_out = true;
-	cgroup_kill(r->host.tree, r->cgroup_id);
+	kill_all(r);
 }
 
 /* --- beginning and end ------------------------------------------------------*/

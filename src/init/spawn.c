@@ -16,8 +16,9 @@
 #include "spawn.h"
 #include "textfile.h"
 
-#define DEFAULT_PATH \
-	"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+static char default_path[] =
+	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+static char default_lang[] = "LANG=C.UTF-8";
 
 /* As everywhere: select(2) breaks above. The hard limit is left high. */
 #define NOFILE_SOFT 1024
@@ -43,8 +44,8 @@ static bool has_name(const struct exec_request *req, const char *entry)
 }
 
 /* "NAME=value" at *at in the store, which moves past it. */
-static const char *compose(char *store, size_t *at, const char *name,
-			   const char *value)
+static char *compose(char *store, size_t *at, const char *name,
+		     const char *value)
 {
 	char *entry = store + *at;
 	size_t room = SPAWN_STORE_BYTES - *at;
@@ -58,9 +59,9 @@ void spawn_add_defaults(struct exec_request *req, const struct account *who,
 			char store[SPAWN_STORE_BYTES])
 {
 	size_t at = 0;
-	const char *const added[] = {
-		"PATH=" DEFAULT_PATH,
-		"LANG=C.UTF-8",
+	char *const added[] = {
+		default_path,
+		default_lang,
 		compose(store, &at, "HOME", who->home),
 		compose(store, &at, "USER", who->name),
 		compose(store, &at, "LOGNAME", who->name),
@@ -126,8 +127,14 @@ static void set_limits(void)
 	(void)umask(022);
 }
 
-static int become(const struct account *who)
+/* The pipes become the user's own, so that /dev/stdout can be opened. */
+static int become(const struct account *who, uint32_t flags)
 {
+	if (who->uid != 0 && (fchown(OUT, who->uid, who->gid) < 0 ||
+			      fchown(ERR, who->uid, who->gid) < 0 ||
+			      ((flags & GUEST_EXEC_STDIN) &&
+			       fchown(IN, who->uid, who->gid) < 0)))
+		return -errno;
 	if (setgroups(who->group_count, who->groups) < 0 ||
 	    setresgid(who->gid, who->gid, who->gid) < 0 ||
 	    setresuid(who->uid, who->uid, who->uid) < 0)
@@ -145,18 +152,22 @@ static int enter(const struct exec_request *req, const struct account *who)
 	return 0;
 }
 
-static void run_shell(const char *line)
+static void run_shell(char *line)
 {
-	const char *argv[] = { "bash", "-c", line, NULL };
+	char bash[] = "bash";
+	char sh[] = "sh";
+	char command[] = "-c";
+	char no_option[] = "--"; /* whatever the line begins with */
+	char *argv[] = { bash, command, no_option, line, NULL };
 
-	(void)execv("/bin/bash", (char **)(uintptr_t)argv);
+	(void)execv("/bin/bash", argv);
 	if (errno != ENOENT)
 		return;
-	argv[0] = "sh";
-	(void)execv("/bin/sh", (char **)(uintptr_t)argv);
+	argv[0] = sh;
+	(void)execv("/bin/sh", argv);
 }
 
-static noreturn_fn void child(const struct exec_request *req,
+static noreturn_fn void child(struct exec_request *req,
 			      const struct account *who, const int fds[KEPT])
 {
 	spawn_keep_only(fds, KEPT);
@@ -164,18 +175,18 @@ static noreturn_fn void child(const struct exec_request *req,
 		_exit(127);
 	(void)setsid();
 	set_limits();
-	int r = become(who);
+	int r = become(who, req->flags);
 	if (r < 0)
 		fail(REPORT, GUEST_AT_USER, -r);
 	r = enter(req, who);
 	if (r < 0)
 		fail(REPORT, GUEST_AT_CWD, -r);
 	/* execvp looks for the program in this PATH. */
-	environ = (char **)(uintptr_t)req->env;
+	environ = req->env;
 	if (req->flags & GUEST_EXEC_SHELL)
 		run_shell(req->argv[0]);
 	else
-		(void)execvp(req->argv[0], (char **)(uintptr_t)req->argv);
+		(void)execvp(req->argv[0], req->argv);
 	fail(REPORT, GUEST_AT_EXEC, errno);
 }
 
@@ -208,7 +219,7 @@ static int make_stdin(uint32_t flags, int fds[2])
 	return fds[0] < 0 ? -errno : 0;
 }
 
-int spawn_start(const struct exec_request *req, const struct account *who,
+int spawn_start(struct exec_request *req, const struct account *who,
 		int cgroup_fd, struct spawned *ret)
 {
 	int pipes[KEPT][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };

@@ -33,9 +33,8 @@ void spawn_add_defaults(struct exec_request *req, const struct account *who,
 			char store[SPAWN_STORE_BYTES]);
 
 /* 0, or -errno when pipes or the process could not be made. */
-must_check int spawn_start(const struct exec_request *req,
-			   const struct account *who, int cgroup_fd,
-			   struct spawned *ret);
+must_check int spawn_start(struct exec_request *req, const struct account *who,
+			   int cgroup_fd, struct spawned *ret);
 
 /* In any child of the agent: `fds[i]` becomes descriptor i, all others are
  * closed, no signal is blocked. Ends the child when it fails. */

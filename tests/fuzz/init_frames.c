@@ -16,7 +16,7 @@ static void within(const char *s, const char *payload, size_t n)
 	ASSERT(strlen(s) < (size_t)(payload + n - s));
 }
 
-static void parse_exec(const char *payload, size_t n)
+static void parse_exec(char *payload, size_t n)
 {
 	static struct exec_request req;
 
@@ -35,7 +35,7 @@ static void parse_exec(const char *payload, size_t n)
 	ASSERT(req.argv[req.argc] == NULL && req.env[req.envc] == NULL);
 }
 
-static void parse_path(const char *payload, size_t n, size_t head)
+static void parse_path(char *payload, size_t n, size_t head)
 {
 	const char *path = frames_parse_path(payload, n, head);
 
