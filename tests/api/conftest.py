@@ -80,10 +80,14 @@ class Daemon:
         return status
 
     def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.host.close()
+        """A clean end, which is also where a leak checker reports."""
+        try:
+            if self.process.poll() is None:
+                assert self.stop() == 0
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.host.close()
 
     def connect(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)

@@ -11,7 +11,7 @@ import urllib.parse
 
 import pytest
 
-from conftest import wait_until
+from conftest import BRIGD, wait_until
 
 CREATE = "/v1/sandboxes/create"
 LIST = "/v1/sandboxes/list"
@@ -78,12 +78,18 @@ def test_create_bad_resources(daemon, field, value):
     assert not daemon.host.started
 
 
+def test_create_unknown_image(daemon):
+    reply = daemon.post(CREATE, {"image": "nope"})
+    assert reply.status == 404 and reply.code == "image_not_found"
+    assert not daemon.host.started
+
+
 @pytest.mark.parametrize("body", [
     '{"resources": {"cpus": 99999999999999999999999}}',
     '{"resources": {"cpus": 1e999}}', '{"resources": 4}', '{"name": 4}',
     '{"name": ""}', '{"name": "-a"}', '{"name": "A"}', '{"name": "a.b"}',
     '{"name": "%s"}' % ("a" * 64), '{"name": "a\\u0000b"}',
-    '{"image": "../etc"}', '{"image": "nope"}', '{"image": ""}',
+    '{"image": "../etc"}', '{"image": ""}',
     '{"env_vars": []}', '{"env_vars": {"A": 1}}', '{"env_vars": {"A=B": ""}}',
     '{"env_vars": {"": "x"}}', '{"env_vars": {"A": "x\\u0000"}}',
     '{"wait_for_ready": "yes"}', '[]', '"text"', '5'])
@@ -258,7 +264,7 @@ def test_working_dir(daemon, sandbox):
     reply = daemon.execute(sandbox, "pwd", working_dir="sub")
     assert reply.json["stdout"].endswith("/sub\n")
     reply = daemon.execute(sandbox, "pwd", working_dir="missing")
-    assert reply.status == 422 and reply.code == "bad_working_dir"
+    assert reply.status == 404 and reply.code == "bad_working_dir"
 
 
 @pytest.mark.parametrize("name", ["timeout", "api_timeout"])
@@ -627,7 +633,8 @@ def test_no_leaks(daemon):
     for _ in range(50):
         cycle()
     assert wait_until(lambda: daemon.fds() <= fds)
-    assert daemon.rss_kib() - rss < 1024
+    if "asan" not in BRIGD:  # which keeps what was freed
+        assert daemon.rss_kib() - rss < 1024
 
 
 # --- status, logs, console, host

@@ -104,12 +104,13 @@ def test_bad_runs(daemon, sandbox, body):
 
 
 def test_refused_runs(daemon, sandbox):
-    for body, code in (({"argv": ["/nope"]}, "cannot_execute"),
-                       ({"command": "x", "user": "who"}, "no_such_user"),
-                       ({"command": "x", "cwd": "/nope"}, "bad_working_dir")):
+    for body, status, code in (
+            ({"argv": ["/nope"]}, 422, "cannot_execute"),
+            ({"command": "x", "user": "who"}, 422, "no_such_user"),
+            ({"command": "x", "cwd": "/nope"}, 404, "bad_working_dir")):
         for stream in (False, True):
             reply = daemon.run(sandbox, stream=stream, **body)
-            assert reply.status == 422 and reply.code == code
+            assert reply.status == status and reply.code == code
 
 
 def test_output_limit(daemon, sandbox):
