@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "agent.h"
-#include "fd.h"
 #include "limits.h"
 #include "log.h"
 #include "wire/boot.h"
@@ -42,14 +41,14 @@ static const struct guest_events guest_events = {
 	.on_writable = on_writable,
 };
 
-static void on_connected(struct vmm_call *call, int status, int *fd,
+static void on_connected(struct vmm_call *call, int status, int fd,
 			 const struct vmm_stats *stats)
 {
 	struct agent *a = container_of(call, struct agent, call);
 
 	(void)stats;
 	if (status == 0) {
-		a->conn = guest_conn_new(a->sb->set->app->loop, fd_take(fd),
+		a->conn = guest_conn_new(a->sb->set->app->loop, fd,
 					 &guest_events, a);
 		if (a->conn == NULL)
 			status = -ENOMEM;
@@ -75,16 +74,15 @@ static void on_lost(struct sandbox_op *op)
 }
 
 int agent_start(struct agent *a, struct sandbox *sb, enum guest_frame_type type,
-		struct buf *first, const struct agent_events *events, void *arg,
-		struct fault *fault)
+		struct buf *first, struct fault *fault)
 {
 	struct buf payload = *first;
 
 	*first = (struct buf)BUF_INIT(first->max);
 	*a = (struct agent){
 		.sb = sb,
-		.events = events,
-		.arg = arg,
+		.events = a->events,
+		.arg = a->arg,
 		.op = { .on_lost = on_lost },
 		.call = { .on_reply = on_connected },
 		.deadline = { .on_expire = on_deadline },
@@ -158,7 +156,8 @@ static void file_fault(uint32_t error, const char *text, struct fault *ret)
 	case ENOSPC:
 	case EDQUOT:
 		(void)fault_set(ret, 507, "disk_full",
-				"the disk of the sandbox is full: %s", text);
+				"no space left on the disk of the sandbox: %s",
+				text);
 		return;
 	case EISDIR:
 		(void)fault_set(ret, 422, "is_a_directory",
@@ -190,8 +189,8 @@ void agent_fault_of_frame(const struct frame *f, struct fault *ret)
 				"no such user in the sandbox: %s", e.detail);
 		return;
 	case GUEST_AT_CWD:
-		(void)fault_set(ret, 422, "bad_working_dir",
-				"the working directory: %s: %s", e.detail, why);
+		(void)fault_set(ret, 404, "bad_working_dir",
+				"the working directory %s: %s", e.detail, why);
 		return;
 	case GUEST_AT_EXEC:
 		(void)fault_set(ret, 422, "cannot_execute",

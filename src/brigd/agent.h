@@ -41,12 +41,11 @@ struct agent {
 	bool active;
 };
 
-/* Starts with a first frame whose payload is taken from `first` (max
+/* Starts with a->events and a->arg set, all else zero, and with a first frame whose payload is taken from `first` (max
  * BRIG_FRAME_MAX; the buffer is emptied). 0, then on_end or agent_stop() ends
  * it; or -EINVAL after filling *fault (422 sandbox_not_running, 429, 503). */
 must_check int agent_start(struct agent *a, struct sandbox *sb,
 			   enum guest_frame_type type, struct buf *first,
-			   const struct agent_events *events, void *arg,
 			   struct fault *fault);
 
 /* Ends it at once and without a callback; harmless when it is over. */

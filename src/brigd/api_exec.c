@@ -230,7 +230,7 @@ static void answer(struct job *job)
 	job_free(job);
 }
 
-static void on_stats_after(struct vmm_call *call, int status, int *fd,
+static void on_stats_after(struct vmm_call *call, int status, int fd,
 			   const struct vmm_stats *stats)
 {
 	struct job *job = container_of(call, struct job, stats_call);
@@ -242,7 +242,7 @@ static void on_stats_after(struct vmm_call *call, int status, int *fd,
 	answer(job);
 }
 
-static void on_stats_before(struct vmm_call *call, int status, int *fd,
+static void on_stats_before(struct vmm_call *call, int status, int fd,
 			    const struct vmm_stats *stats)
 {
 	struct job *job = container_of(call, struct job, stats_call);

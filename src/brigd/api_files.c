@@ -22,6 +22,9 @@
 #include "log.h"
 #include "num.h"
 
+/* Where the agent begins relative paths (wire/guest.h). */
+#define GUEST_HOME "/root/"
+
 #define IDLE_NS (TRANSFER_IDLE_TIMEOUT_S * NS_PER_S)
 #define SPOOL_PIECE_BYTES (32u << 10)
 
@@ -30,7 +33,7 @@
 
 /* Bytes of the file that came before the agent's connection stood: one body
  * piece, after which the body is blocked. */
-#define PENDING_MAX (2 * CLIENT_MEMORY_BYTES)
+#define PENDING_MAX ((size_t)2 * CLIENT_MEMORY_BYTES)
 
 /* --- Download ---------------------------------------------------------------------------------- */
 
@@ -171,8 +174,9 @@ void api_download(struct request *rq)
 	}
 	d->rq = rq;
 	d->sb = sb;
-	if (agent_start(&d->agent, sb, GUEST_READ, &payload, &download_events,
-			d, &fault) < 0) {
+	d->agent.events = &download_events;
+	d->agent.arg = d;
+	if (agent_start(&d->agent, sb, GUEST_READ, &payload, &fault) < 0) {
 		free(d);
 		api_reply_sandbox_fault(rq, &fault, sb);
 		return;
@@ -295,7 +299,9 @@ static void on_upload_frame(void *arg, const struct frame *f)
 	struct fault fault;
 
 	if (f->type == GUEST_FILE_INFO && u->end_sent) {
-		json_t *path = json_stringn(u->path.data, u->path.len);
+		json_t *path = json_sprintf(
+			"%s%s", u->path.data[0] == '/' ? "" : GUEST_HOME,
+			u->path.data);
 		http_reply_json(u->rq,
 				json_pack("{s:s, s:o, s:I}", "message",
 					  "File uploaded", "path", path, "size",
@@ -344,8 +350,9 @@ static int start_write(struct upload *u, struct fault *fault)
 		buf_free(&payload);
 		return fault_set(fault, 500, "no_memory", "out of memory");
 	}
-	r = agent_start(&u->agent, u->sb, GUEST_WRITE, &payload, &upload_events,
-			u, fault);
+	u->agent.events = &upload_events;
+	u->agent.arg = u;
+	r = agent_start(&u->agent, u->sb, GUEST_WRITE, &payload, fault);
 	u->sending = r == 0;
 	return r;
 }
@@ -410,7 +417,8 @@ static int take_path(struct upload *u, const char *bytes, size_t n,
 	return 0;
 }
 
-/* A piece of a part; `off` 0 begins one. Must not free `u`. */
+/* A piece of a part; `off` 0 begins one. Must not free `u`.
+ * NOLINTNEXTLINE(readability-function-size): MHD_PostDataIterator's arguments. */
 static enum MHD_Result on_part(void *cls, enum MHD_ValueKind kind,
 			       const char *key, const char *filename,
 			       const char *type, const char *encoding,

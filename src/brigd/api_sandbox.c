@@ -220,6 +220,7 @@ void api_create(struct request *rq)
 		return;
 	}
 	r = create(rq, &args, &sb, &fault);
+	ASSERT(r < 0 || sb != NULL);
 	if (r < 0)
 		http_reply_fault(rq, &fault, NULL);
 	else
@@ -252,6 +253,7 @@ void api_list(struct request *rq)
 		http_reply_fault(rq, &fault, NULL);
 		return;
 	}
+	ASSERT(page > 0 && size > 0);
 	uint64_t first = (uint64_t)(page - 1) * size;
 	data = json_array();
 	TAILQ_FOREACH_REVERSE(sb, &set->list, sandbox_list, link)
@@ -332,7 +334,7 @@ static void reply_inspection(struct request *rq, const struct sandbox *sb,
 			  "stats", stats_json(sb, stats)));
 }
 
-static void on_inspected(struct vmm_call *call, int status, int *fd,
+static void on_inspected(struct vmm_call *call, int status, int fd,
 			 const struct vmm_stats *stats)
 {
 	struct inspection *i = container_of(call, struct inspection, call);
@@ -406,25 +408,10 @@ void api_delete(struct request *rq)
 		return;
 	}
 	json_decref(json);
-	removal_start(rq, &sb, 1, false);
+	removal_start(rq, sb);
 }
 
 void api_delete_all(struct request *rq)
 {
-	struct sandbox_set *set = api_app(rq)->sandboxes;
-	struct sandbox *sb;
-	size_t n = 0;
-	struct sandbox **all = calloc(set->count + 1, sizeof(*all));
-
-	if (all == NULL) {
-		http_reply_error(rq, 500, "no_memory", "out of memory");
-		return;
-	}
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
-		if (is_visible(sb, rq))
-			all[n++] = sb;
-	}
-	removal_start(rq, all, n, true);
-	free(all);
+	removal_start(rq, NULL);
 }

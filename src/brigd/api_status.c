@@ -171,8 +171,9 @@ void api_status(struct request *rq)
 		free(q);
 		return;
 	}
-	if (agent_start(&q->agent, sb, GUEST_STATUS, &nothing, &events, q,
-			&fault) < 0) {
+	q->agent.events = &events;
+	q->agent.arg = q;
+	if (agent_start(&q->agent, sb, GUEST_STATUS, &nothing, &fault) < 0) {
 		use_host(q);
 		return;
 	}

@@ -1,10 +1,9 @@
 /* api_system.c - health and the host.
  * SPDX-License-Identifier: Apache-2.0
  */
-#include <stdio.h>
-
 #include "api.h"
 #include "image.h"
+#include "meminfo.h"
 #include "peer_spawn.h"
 
 void api_health(struct request *rq)
@@ -26,19 +25,6 @@ static const char *kvm_name(enum spawn_kvm_kind kind)
 	return "none";
 }
 
-static json_int_t memory_total_mib(void)
-{
-	unsigned long long kib = 0;
-	FILE *f = fopen("/proc/meminfo", "re");
-
-	if (f == NULL)
-		return 0;
-	if (fscanf(f, "MemTotal: %llu kB", &kib) != 1)
-		kib = 0;
-	(void)fclose(f);
-	return (json_int_t)(kib >> 10);
-}
-
 void api_host(struct request *rq)
 {
 	const struct app *app = api_app(rq);
@@ -58,7 +44,8 @@ void api_host(struct request *rq)
 				  kvm_name(kind), "iterations_per_s",
 				  (json_int_t)iterations, "sandboxes",
 				  (json_int_t)app->sandboxes->count,
-				  "memory_mib_total", memory_total_mib(),
+				  "memory_mib_total",
+				  (json_int_t)meminfo_mib("MemTotal"),
 				  "memory_mib_committed", (json_int_t)committed,
 				  "images", image_list(app->images_dir)));
 }

@@ -324,7 +324,7 @@ int args_encode_exec(const struct args_run *a, json_t *defaults,
 int args_query_number(const char *text, const char *name, uint32_t max,
 		      uint32_t fallback, uint32_t *ret, struct fault *fault)
 {
-	if (text == NULL || text[0] == '\0') {
+	if (text == NULL) {
 		*ret = fallback;
 		return 0;
 	}

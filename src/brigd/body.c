@@ -44,6 +44,9 @@ int body_parse(const char *text, size_t n, json_t **ret, struct fault *fault)
 	if (v == NULL && json_error_code(&error) == json_error_numeric_overflow)
 		return fault_set(fault, 422, "invalid_field",
 				 "a number is out of range");
+	if (v == NULL && json_error_code(&error) == json_error_null_byte_in_key)
+		return fault_set(fault, 422, "invalid_field",
+				 "a field name has a NUL byte");
 	if (v == NULL)
 		return fault_set(fault, 400, "malformed_json",
 				 "the body is not JSON: line %d, column %d",

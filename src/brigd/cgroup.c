@@ -43,7 +43,7 @@ static int get_number(const char *text, uint64_t *ret)
 int cgroup_read_cpu(int dir, uint64_t *ret_usec)
 {
 	static const char key[] = "usage_usec ";
-	char text[FILE_BYTES];
+	char text[FILE_BYTES] = "";
 	int r = read_text(dir, "cpu.stat", text);
 
 	if (r < 0)
@@ -54,7 +54,7 @@ int cgroup_read_cpu(int dir, uint64_t *ret_usec)
 
 int cgroup_read_memory(int dir, uint64_t *ret_bytes)
 {
-	char text[FILE_BYTES];
+	char text[FILE_BYTES] = "";
 	int r = read_text(dir, "memory.current", text);
 
 	return r < 0 ? r : get_number(text, ret_bytes);

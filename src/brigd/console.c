@@ -12,7 +12,7 @@
 #include "num.h"
 #include "utf8.h"
 
-int console_make(int *ret_fd, const struct vmm_console **ret_map)
+int console_make(int *ret_fd, struct vmm_console **ret_map)
 {
 	cleanup_fd int fd =
 		memfd_create("brig-console", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -31,10 +31,10 @@ int console_make(int *ret_fd, const struct vmm_console **ret_map)
 	return 0;
 }
 
-void console_free(const struct vmm_console *map)
+void console_free(struct vmm_console *map)
 {
 	if (map != NULL)
-		(void)munmap((void *)(uintptr_t)map, sizeof(*map));
+		(void)munmap(map, sizeof(*map));
 }
 
 int console_add_tail(const struct vmm_console *map, size_t n, struct buf *to)

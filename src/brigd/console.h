@@ -9,10 +9,10 @@
 
 /* Makes the memfd (sealed in its size) and maps it read-only. The caller owns
  * *ret_fd and *ret_map; the map outlives the descriptor. 0 or -errno. */
-must_check int console_make(int *ret_fd, const struct vmm_console **ret_map);
+must_check int console_make(int *ret_fd, struct vmm_console **ret_map);
 
 /* Unmaps; NULL is fine. */
-void console_free(const struct vmm_console *map);
+void console_free(struct vmm_console *map);
 
 /* Appends the last `n` bytes (at most BRIG_CONSOLE_RING_BYTES) as valid UTF-8.
  * The writer is the VMM, perhaps at this moment, perhaps compromised: any

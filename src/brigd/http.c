@@ -341,6 +341,7 @@ static enum MHD_Result take_body(struct request *rq, const char *bytes,
 	return MHD_YES;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): MHD_AccessHandlerCallback's. */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c,
 				  const char *path, const char *method,
 				  const char *version, const char *bytes,
@@ -487,7 +488,7 @@ void http_reply_fault(struct request *rq, const struct fault *fault,
 	if (details == NULL)
 		details = json_object();
 	/* The text may quote a client cut in the middle of a character. */
-	struct buf text = BUF_INIT(8 * FAULT_TEXT_BYTES);
+	struct buf text = BUF_INIT((size_t)8 * FAULT_TEXT_BYTES);
 	int r = utf8_add(&text, (const uint8_t *)fault->text,
 			 strlen(fault->text));
 	json_t *v = json_pack("{s:{s:s, s:s, s:o, s:s}}", "error", "code",

@@ -64,7 +64,7 @@ void id_make(char ret[BRIG_ID_BYTES], const char *prefix)
 
 	ASSERT(at <= 4);
 	memset(ret, 0, BRIG_ID_BYTES);
-	memcpy(ret, prefix, at);
+	(void)snprintf(ret, BRIG_ID_BYTES, "%s", prefix);
 	while (at < end) {
 		fill_random(pool, sizeof(pool));
 		for (size_t i = 0; i < sizeof(pool) && at < end; i++) {

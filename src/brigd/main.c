@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
+#include <linux/limits.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>

@@ -64,6 +64,12 @@ static bool has_right_fds(const struct spawn_msg *msg, size_t nfds)
 	return nfds == (started ? SPAWN_STARTED_FDS : 0u);
 }
 
+static void close_all(const int *fds, size_t nfds)
+{
+	for (size_t i = 0; i < nfds; i++)
+		(void)close(fds[i]);
+}
+
 static void handle(struct spawn_peer *p, const struct spawn_msg *msg, int *fds,
 		   size_t nfds)
 {
@@ -76,8 +82,7 @@ static void handle(struct spawn_peer *p, const struct spawn_msg *msg, int *fds,
 		call->on_reply(call, msg, fds, nfds);
 		return;
 	}
-	for (size_t i = 0; i < nfds; i++)
-		fd_close(&fds[i]);
+	close_all(fds, nfds);
 }
 
 static void on_event(struct loop_fd *source, uint32_t events)
@@ -93,8 +98,7 @@ static void on_event(struct loop_fd *source, uint32_t events)
 	if (n == -EAGAIN)
 		return;
 	if (n != (ssize_t)sizeof(msg) || !has_right_fds(&msg, nfds)) {
-		for (size_t i = 0; n >= 0 && i < nfds; i++)
-			fd_close(&fds[i]);
+		close_all(fds, nfds);
 		disconnect(p, n == 0  ? "closed"
 			      : n < 0 ? strerror((int)-n)
 				      : "message of the wrong shape");
@@ -104,7 +108,7 @@ static void on_event(struct loop_fd *source, uint32_t events)
 }
 
 static void on_probed(struct spawn_call *call, const struct spawn_msg *msg,
-		      int *fds, size_t nfds)
+		      const int *fds, size_t nfds)
 {
 	struct spawn_peer *p = container_of(call, struct spawn_peer, probe);
 

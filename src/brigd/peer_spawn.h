@@ -19,7 +19,7 @@ struct spawn_call {
 	/* `msg` is NULL when the connection broke. The descriptors (STARTED:
 	 * two) belong to the callee. */
 	void (*on_reply)(struct spawn_call *call, const struct spawn_msg *msg,
-			 int *fds, size_t nfds);
+			 const int *fds, size_t nfds);
 	uint32_t seq; /* private */
 	bool pending; /* private */
 	struct spawn_call *next;

@@ -51,10 +51,8 @@ static void arm_timer(struct vmm_peer *p)
 
 static void fail_call(struct vmm_peer *p, struct vmm_call *call, int status)
 {
-	int none = -1;
-
 	(void)take_call(p, call->seq);
-	call->on_reply(call, status, &none, NULL);
+	call->on_reply(call, status, -1, NULL);
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -91,7 +89,8 @@ static void on_reply(struct vmm_peer *p, const struct vmm_msg *msg, int *fd)
 		return;
 	if (status == 0 && call->connect && !is_stream_socket(*fd))
 		status = -EPROTO;
-	call->on_reply(call, status, fd, &msg->u.stats);
+	bool give = status == 0 && call->connect;
+	call->on_reply(call, status, give ? fd_take(fd) : -1, &msg->u.stats);
 }
 
 /* False if the message is none that a VMM may send. */

@@ -19,9 +19,9 @@ struct vmm_peer;
 
 struct vmm_call {
 	/* 0 or -errno (-ETIMEDOUT: no answer; -EPIPE: VMM gone; -EPROTO). For
-	 * VMM_CONNECT *fd is a stream socket, which the callee takes by
-	 * fd_take(); for VMM_STATS `stats` is set. */
-	void (*on_reply)(struct vmm_call *call, int status, int *fd,
+	 * VMM_CONNECT `fd` is then a stream socket, the callee's; else -1.
+	 * For VMM_STATS `stats` is set. */
+	void (*on_reply)(struct vmm_call *call, int status, int fd,
 			 const struct vmm_stats *stats);
 	uint32_t seq;         /* private */
 	uint64_t deadline_ns; /* private */

@@ -107,9 +107,32 @@ static void on_abort(struct request *rq)
 	removal_free(rq->job);
 }
 
-void removal_start(struct request *rq, struct sandbox **sandboxes, size_t n,
-		   bool all)
+static bool is_meant(const struct sandbox *sb, const struct request *rq,
+		     const struct sandbox *only)
 {
+	if (only != NULL)
+		return sb == only;
+	return sb->tenant == rq->tenant && !sb->deleting;
+}
+
+static void add_victim(struct removal *m, struct sandbox *sb)
+{
+	struct victim *v = &m->victims[m->count];
+
+	m->count++;
+	m->left++;
+	v->removal = m;
+	v->waiter.on_change = on_change;
+	memcpy(v->id, sb->id, sizeof(v->id));
+	sandbox_wait(sb, &v->waiter);
+	sandbox_delete(sb); /* is gone later, never within this call */
+}
+
+void removal_start(struct request *rq, struct sandbox *only)
+{
+	struct sandbox_set *set = api_app(rq)->sandboxes;
+	struct sandbox *sb;
+	size_t n = only != NULL ? 1 : set->count;
 	struct removal *m = calloc(1, sizeof(*m) + n * sizeof(m->victims[0]));
 
 	if (m == NULL) {
@@ -119,21 +142,15 @@ void removal_start(struct request *rq, struct sandbox **sandboxes, size_t n,
 	m->rq = rq;
 	m->loop = api_app(rq)->loop;
 	m->timer.on_expire = on_timer;
-	m->all = all;
-	m->left = n;
-	m->count = n;
-	for (size_t i = 0; i < n; i++) {
-		struct victim *v = &m->victims[i];
-		v->removal = m;
-		v->waiter.on_change = on_change;
-		memcpy(v->id, sandboxes[i]->id, sizeof(v->id));
-		sandbox_wait(sandboxes[i], &v->waiter);
-	}
+	m->all = only == NULL;
 	rq->job = m;
 	rq->on_abort = on_abort;
 	loop_timer_set(m->loop, &m->timer, REMOVAL_TIMEOUT_S * NS_PER_S);
-	for (size_t i = 0; i < n; i++)
-		sandbox_delete(sandboxes[i]);
-	if (n == 0)
+	TAILQ_FOREACH(sb, &set->list, link)
+	{
+		if (is_meant(sb, rq, only))
+			add_victim(m, sb);
+	}
+	if (m->left == 0)
 		answer(m);
 }

@@ -7,12 +7,10 @@
 #include "http.h"
 #include "sandbox.h"
 
-/* Deletes the `n` sandboxes (the array is borrowed during the call) and
- * answers `rq` when all are gone: as delete-all does if `all`, else as delete
- * does for its one sandbox. What is not cleaned up after some time is reported
+/* Deletes `only`, or all of the tenant's sandboxes if it is NULL, and answers
+ * `rq` when they are gone: as delete does, or as delete-all. What is not cleaned up after some time is reported
  * as an error and goes on in the background, as it does when the client goes
  * away. */
-void removal_start(struct request *rq, struct sandbox **sandboxes, size_t n,
-		   bool all);
+void removal_start(struct request *rq, struct sandbox *only);
 
 #endif

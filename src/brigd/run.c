@@ -246,14 +246,15 @@ int run_start(struct run *run, struct sandbox *sb, struct args_run *args,
 		.created_ns = now_ns(),
 	};
 	*args = (struct args_run){ .json = NULL };
+	run->agent.events = &agent_events;
+	run->agent.arg = run;
 	id_make(run->id, "ex_");
 	memcpy(run->sandbox_id, sb->id, sizeof(run->sandbox_id));
 	for (int i = 0; i < RUN_STREAMS; i++)
 		run->output[i].kept.max = keep_max > 0 ? (size_t)keep_max : 1;
 	int r = args_encode_exec(&run->args, sb->env, &exec, fault);
 	if (r == 0)
-		r = agent_start(&run->agent, sb, GUEST_EXEC, &exec,
-				&agent_events, run, fault);
+		r = agent_start(&run->agent, sb, GUEST_EXEC, &exec, fault);
 	buf_free(&exec);
 	if (r < 0)
 		run_free(run);

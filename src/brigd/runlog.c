@@ -16,7 +16,7 @@
 #define FLUSH_AFTER_MS 50u
 
 /* Each byte may become a replacement character. */
-#define TEXT_MAX (4 * LOG_OUTPUT_BYTES)
+#define TEXT_MAX ((size_t)4 * LOG_OUTPUT_BYTES)
 
 struct row {
 	char id[BRIG_ID_BYTES];

@@ -97,9 +97,9 @@ struct sandbox {
 	struct spawn_call kill_call;
 	struct loop_timer reap; /* kill again, or forget */
 
-	struct vmm_peer *vmm;              /* NULL once stopped or failed */
-	struct guest_conn *ready;          /* the agent's own connection */
-	const struct vmm_console *console; /* NULL after a restart */
+	struct vmm_peer *vmm;        /* NULL once stopped or failed */
+	struct guest_conn *ready;    /* the agent's own connection */
+	struct vmm_console *console; /* NULL after a restart */
 	uint64_t created_ns;
 	uint64_t heard_ns;       /* last frame on `ready` */
 	struct loop_timer timer; /* boot deadline; then ping */

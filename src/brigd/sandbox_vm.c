@@ -25,6 +25,7 @@
 #include "id.h"
 #include "image.h"
 #include "log.h"
+#include "meminfo.h"
 #include "sandbox_vm.h"
 #include "store.h"
 #include "when.h"
@@ -73,6 +74,9 @@ static void on_pid(struct loop_fd *source, uint32_t events)
 
 	(void)events;
 	loop_del(loop_of(sb), source);
+	/* The agent's connection may have been seen to close just before. */
+	if (sb->suspicion != NULL)
+		sb->suspicion = "vmm_died";
 	suspect(sb, "vmm_died");
 }
 
@@ -243,7 +247,7 @@ static const struct vmm_events vmm_events = {
 /* --- Starting ----------------------------------------------------------------------------- */
 
 static void on_started(struct spawn_call *call, const struct spawn_msg *msg,
-		       int *fds, size_t nfds)
+		       const int *fds, size_t nfds)
 {
 	struct sandbox *sb = container_of(call, struct sandbox, start_call);
 
@@ -342,21 +346,6 @@ static int start(struct sandbox *sb, int base_fd, uint64_t base_bytes)
 
 /* --- Creating ------------------------------------------------------------------------------- */
 
-static uint64_t available_mib(void)
-{
-	char line[128];
-	unsigned long long kib = 0;
-	FILE *f = fopen("/proc/meminfo", "re");
-
-	while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	}
-	if (f != NULL)
-		(void)fclose(f);
-	return kib >> 10;
-}
-
 static int admit(struct sandbox_set *set, const struct args_create *args,
 		 struct fault *fault)
 {
@@ -366,7 +355,7 @@ static int admit(struct sandbox_set *set, const struct args_create *args,
 		return fault_set(fault, 503, "no_capacity",
 				 "this host has %u sandboxes, its maximum",
 				 set->count);
-	if (available_mib() < need)
+	if (meminfo_mib("MemAvailable") < need)
 		return fault_set(fault, 503, "no_capacity",
 				 "the host has not enough free memory for %u "
 				 "MiB",
@@ -380,7 +369,7 @@ static int open_base(struct sandbox_set *set, const struct args_create *args,
 	int fd = image_open(set->app->images_dir, args->image, ret_bytes);
 
 	if (fd == -ENOENT)
-		return fault_set(fault, 422, "image_not_found",
+		return fault_set(fault, 404, "image_not_found",
 				 "there is no image `%s`", args->image);
 	if (fd < 0) {
 		log_error("image=%s: %s", args->image, strerror(-fd));
@@ -490,7 +479,7 @@ int sandbox_create(struct sandbox_set *set, const struct args_create *args,
 /* --- Ending ----------------------------------------------------------------------------------- */
 
 static void on_killed(struct spawn_call *call, const struct spawn_msg *msg,
-		      int *fds, size_t nfds)
+		      const int *fds, size_t nfds)
 {
 	struct sandbox *sb = container_of(call, struct sandbox, kill_call);
 

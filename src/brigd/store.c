@@ -520,11 +520,9 @@ int store_get_idempotent(struct store *s, int64_t tenant, const char *key,
 	bind_text(st, 2, key);
 	bind_int(st, 3, oldest(now_ms));
 	int step = sqlite3_step(st);
-	if (step == SQLITE_DONE)
-		r = -ENOENT;
-	else if (step != SQLITE_ROW)
+	if (step != SQLITE_ROW && step != SQLITE_DONE)
 		r = failed(s, sql[GET_IDEMPOTENT]);
-	else if (!get_hash(st, 0, ret_body))
+	else if (step == SQLITE_DONE || !get_hash(st, 0, ret_body))
 		r = -ENOENT;
 	else
 		get_text(st, 1, ret_id, BRIG_ID_BYTES);

@@ -6,7 +6,7 @@
 
 #include "utf8.h"
 
-static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
+static const uint8_t replacement[] = { 0xef, 0xbf, 0xbd }; /* U+FFFD */
 
 struct step {
 	size_t len; /* bytes of this sequence or ill-formed part; >= 1 */
@@ -104,7 +104,10 @@ static size_t put_escaped(char *to, uint8_t c)
 		return 2;
 	}
 	if (c < 0x20 || c == 0x7f) {
-		memcpy(to, "\\u00", 4);
+		to[0] = '\\';
+		to[1] = 'u';
+		to[2] = '0';
+		to[3] = '0';
 		to[4] = hex[c >> 4];
 		to[5] = hex[c & 15];
 		return 6;
@@ -137,8 +140,9 @@ static int add(struct buf *to, const uint8_t *bytes, size_t n, bool json)
 				memcpy(out + len, bytes + at, s.len);
 				len += s.len;
 			} else {
-				memcpy(out + len, replacement, 3);
-				len += 3;
+				memcpy(out + len, replacement,
+				       sizeof(replacement));
+				len += sizeof(replacement);
 			}
 			at += s.len;
 		}

@@ -776,7 +776,7 @@ def test_upload_and_download(daemon, sandbox, path_first, size):
     parts = [("path", "dir/ü file".encode(), False), ("file", data, True)]
     reply = upload(daemon, sandbox, *(parts if path_first else parts[::-1]))
     assert reply.status == 200, reply.body
-    assert reply.json["path"] == "dir/ü file" and reply.json["size"] == size
+    assert reply.json["path"] == "/root/dir/ü file" and reply.json["size"] == size
     reply = download(daemon, sandbox, "dir/ü file")
     assert reply.status == 200 and reply.body == data
     assert reply.headers["content-type"] == "application/octet-stream"

@@ -234,12 +234,12 @@ def pid_inside(name):
 
 
 def vmm_of(sandbox):
-    """The pid of the sandbox's monitor in the host VM."""
+    """The pid of the sandbox's monitor; KVM puts threads of its own beside."""
     found = inside(
-        f"cat $(find /sys/fs/cgroup -type d -name '*{sandbox.id}*' "
-        "| head -1)/cgroup.procs"
+        f"for p in $(cat /sys/fs/cgroup/brig/{sandbox.id}/cgroup.procs); do "
+        "[ $(cat /proc/$p/comm) = brig-vmm ] && echo $p; done; true"
     ).split()
-    assert len(found) == 1, f"processes in the cgroup of {sandbox.id}: {found}"
+    assert len(found) == 1, f"monitors of {sandbox.id}: {found}"
     return int(found[0])
 
 
