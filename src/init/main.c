@@ -55,10 +55,10 @@ int main(int argc, char **argv)
 			      "usage: brig-init --serve SOCKET CGROUP\n");
 		return 2;
 	}
-	int fd = listen_unix(argv[2]);
-	must(fd, "socket");
 	must(cgroup_init(&tree, argv[3]), "cgroup");
 	must(loop_init(&loop), "event loop");
+	int fd = listen_unix(argv[2]);
+	must(fd, "socket");
 	must(agent_init(&agent, &loop, &tree, fd), "agent");
 	must(loop_run(&loop), "event loop");
 	agent_fini(&agent);

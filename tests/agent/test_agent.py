@@ -370,6 +370,7 @@ def test_output_to_a_connection_that_dies_midway(agent):
 
 
 def test_terminating_signals_do_not_end_the_agent(agent):
+    agent.sh("true")  # it listens a moment before it blocks them
     for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE,
               signal.SIGUSR1, signal.SIGALRM):
         agent.process.send_signal(s)
