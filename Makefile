@@ -32,7 +32,7 @@ INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
 BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
 	api_system args auth body cgroup console exec_reply fault frame gate http \
-	id image peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
+	id image meminfo peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
 	sandbox_vm store utf8 when
 BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)
 CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
