@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 import itertools
 import os
 import pathlib
+import subprocess
 
 import pytest
 
@@ -33,6 +34,14 @@ def _delegate(root):
 
 
 collect_ignore = [] if _delegate(_cgroup2()) else ["test_limits.py"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _binary():
+    """Up to date, but where only a copy of the tests is."""
+    if (wire.ROOT / "Makefile").exists():
+        subprocess.run(["make", "-s", "build/test/bin/brig-init"],
+                       cwd=wire.ROOT, check=True)
 
 
 @pytest.fixture
