@@ -28,6 +28,14 @@
 /* Frames sent before other runs get their turn. */
 #define FRAMES_PER_EVENT 16
 
+/* A program that writes a little at a time would wake the agent, which comes
+ * before it, for each little: after a small read that soon follows another
+ * one, the pipes are left alone for a moment, so that a frame is full. The
+ * first output of a pause is sent at once. */
+#define SMALL_BYTES (16u << 10)
+#define SOON_NS (2 * NS_PER_MS)
+#define REST_NS NS_PER_MS
+
 /* How long the other side may leave the last frames in the socket. */
 #define ENDING_NS (600 * NS_PER_S)
 
@@ -62,6 +70,12 @@ struct run {
 	uint64_t out_bytes[2];
 	uint64_t left[2]; /* DRAINING: bytes still to be taken */
 	int next_out;     /* whose turn it is */
+	uint64_t last_out_ns;
+	struct loop_timer rest; /* armed: the pipes gather output */
+
+	/* of the request, for its failure */
+	char program[64];
+	char cwd[64];
 
 	bool timed_out;
 	uint64_t started_ns;
@@ -104,6 +118,7 @@ static void destroy(struct run *r, bool all_die)
 	struct loop *loop = r->host.loop;
 
 	loop_timer_del(loop, &r->deadline);
+	loop_timer_del(loop, &r->rest);
 	loop_del(loop, &r->socket);
 	stream_fini(&r->stream);
 	close_report(r);
@@ -141,6 +156,15 @@ pid_t run_pid(const struct run *r)
 
 /* --- output ---------------------------------------------------------------*/
 
+static void rest_if_hot(struct run *r, size_t got)
+{
+	uint64_t now = now_ns();
+
+	if (got < SMALL_BYTES && now - r->last_out_ns < SOON_NS)
+		loop_timer_set(r->host.loop, &r->rest, REST_NS);
+	r->last_out_ns = now;
+}
+
 /* Takes what pipe `i` has into one frame; false when it has nothing now. */
 static bool take_output(struct run *r, int i)
 {
@@ -165,6 +189,8 @@ static bool take_output(struct run *r, int i)
 	r->out_bytes[i] += (uint64_t)got;
 	if (r->state == DRAINING)
 		r->left[i] -= (uint64_t)got;
+	else
+		rest_if_hot(r, (size_t)got);
 	r->next_out = 1 - i;
 	return true;
 }
@@ -189,6 +215,8 @@ static bool put_next(struct run *r)
 			   sizeof(started));
 		return true;
 	}
+	if (r->rest.armed && r->state == RUNNING)
+		return false;
 	int first = r->next_out;
 	if (take_output(r, first) || take_output(r, 1 - first))
 		return true;
@@ -307,7 +335,8 @@ static void settle(struct run *r)
 {
 	bool stuck = !stream_idle(&r->stream);
 	bool waits = input_waits(r);
-	bool open = r->state == RUNNING || r->state == DRAINING;
+	bool open =
+		(r->state == RUNNING && !r->rest.armed) || r->state == DRAINING;
 	uint32_t events =
 		EPOLLRDHUP | (stuck ? EPOLLOUT : 0u) | (waits ? 0u : EPOLLIN);
 	int bad = 0;
@@ -347,6 +376,11 @@ static void on_stderr(struct loop_fd *source, uint32_t events)
 	pump(container_of(source, struct run, out_source[1]));
 }
 
+static void on_rest(struct loop_timer *t)
+{
+	pump(container_of(t, struct run, rest));
+}
+
 static void on_in(struct loop_fd *source, uint32_t events)
 {
 	struct run *r = container_of(source, struct run, in_source);
@@ -379,7 +413,7 @@ static void take_report(struct run *r)
 	close_report(r);
 	if (got == (ssize_t)sizeof(f)) {
 		put_failure(r, (enum guest_error_stage)f.stage, (int)f.error,
-			    "start of the program");
+			    f.stage == GUEST_AT_CWD ? r->cwd : r->program);
 		return;
 	}
 	r->started_pid = (uint32_t)r->pid;
@@ -462,6 +496,7 @@ static void prepare(struct run *r)
 	r->out_source[0] = (struct loop_fd){ .fd = -1, .on_event = on_stdout };
 	r->out_source[1] = (struct loop_fd){ .fd = -1, .on_event = on_stderr };
 	r->deadline = (struct loop_timer){ .on_expire = on_deadline };
+	r->rest = (struct loop_timer){ .on_expire = on_rest };
 	r->report = -1;
 	r->in = -1;
 	r->out[0] = -1;
@@ -475,12 +510,14 @@ static void launch(struct run *r, struct exec_request *req)
 	struct spawned child;
 	cleanup_fd int cgroup_fd = -1;
 
+	(void)snprintf(r->program, sizeof(r->program), "%s", req->argv[0]);
+	(void)snprintf(r->cwd, sizeof(r->cwd), "%s", req->cwd);
 	account_root(&who);
 	int error = req->user[0] == '\0'
 			    ? 0
 			    : account_find("/etc", req->user, &who);
 	if (error < 0) {
-		put_failure(r, GUEST_AT_USER, -error, "user");
+		put_failure(r, GUEST_AT_USER, -error, req->user);
 		return;
 	}
 	spawn_add_defaults(req, &who, store);

@@ -21,6 +21,8 @@ static char default_path[] =
 static char default_lang[] = "LANG=C.UTF-8";
 
 /* As everywhere: select(2) breaks above. The hard limit is left high. */
+#define PIPE_BYTES (256 << 10)
+
 #define NOFILE_SOFT 1024
 
 /* Descriptors of the child before execve. */
@@ -203,11 +205,13 @@ static pid_t fork_into(int cgroup_fd)
 	return pid < 0 ? (pid_t)-errno : (pid_t)pid;
 }
 
-/* A pipe whose end [`mine`] is non-blocking. */
+/* A pipe whose end [`mine`] is non-blocking; large, so that a program can go
+ * on while its output gathers. Where that is refused the usual size will do. */
 static int make_pipe(int fds[2], int mine)
 {
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return -errno;
+	(void)fcntl(fds[0], F_SETPIPE_SZ, PIPE_BYTES);
 	return fd_set_nonblock(fds[mine]);
 }
 
