@@ -59,8 +59,7 @@ def test_odd_paths(sandbox, path):
 
 
 def test_relative_paths_begin_at_home(sandbox):
-    result = sandbox.files.write("relative/file", "x")
-    assert result.path == "/root/relative/file"
+    sandbox.files.write("relative/file", "x")
     assert sandbox.files.read("/root/relative/file") == b"x"
     assert sandbox.files.read("relative/file") == b"x"
 
@@ -166,7 +165,7 @@ def test_disk_full(new_sandbox):
     assert int(filled.stdout) < 64
     with pytest.raises(brig.InsufficientStorageError) as caught:
         sandbox.files.write("/root/more", bytes(MIB))
-    assert "space" in caught.value.message.lower()
+    assert "disk" in caught.value.message and "full" in caught.value.message
     result = sandbox.run("head -c 1000000 /dev/zero >more", timeout=20)
     assert result.exit_code != 0
     assert "No space left on device" in result.stderr
