@@ -2,10 +2,13 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -39,6 +42,7 @@ struct http_client {
 	struct request *request; /* the one that is being answered */
 	bool waiting;            /* for a request header */
 	bool bad_uri;
+	bool streaming_body; /* of its request, comes in */
 	TAILQ_ENTRY(http_client) all;
 	TAILQ_ENTRY(http_client) wait;
 };
@@ -115,13 +119,30 @@ static void start_waiting(struct http_client *cl, unsigned int seconds)
 	}
 }
 
-/* The header or a JSON body did not come in time; libmicrohttpd sees the end
- * of the stream and frees the connection. */
+/* The client sent all it will ever send, and libmicrohttpd has read it. It may
+ * not know: its edge-triggered reader takes a short read for "nothing more
+ * now", also when the end of the stream came along with those bytes. */
+static bool has_left(const struct http_client *cl)
+{
+	struct pollfd p = { .fd = cl->fd, .events = POLLRDHUP };
+	int unread = 0;
+
+	return poll(&p, 1, 0) == 1 && ioctl(cl->fd, SIOCINQ, &unread) == 0 &&
+	       unread == 0;
+}
+
+/* The header or a JSON body did not come in time, or the client left in the
+ * middle of a streamed body; libmicrohttpd sees the end of the stream and
+ * frees the connection. */
 static void on_deadline(struct loop_timer *timer)
 {
 	struct http_client *cl =
 		container_of(timer, struct http_client, deadline);
 
+	if (cl->streaming_body && !has_left(cl)) {
+		loop_timer_set(cl->http->loop, timer, BODY_CHECK_S * NS_PER_S);
+		return;
+	}
 	stop_waiting(cl);
 	(void)shutdown(cl->fd, SHUT_RDWR);
 }
@@ -282,9 +303,12 @@ static enum MHD_Result begin(struct request *rq, const char *method,
 	int r = gate_check(rq, method, path, cl->bad_uri, &gate, &fault);
 	cl->bad_uri = false;
 	rq->close = gate.ambiguous || gate.body_bytes == GATE_BODY_UNKNOWN;
-	if (gate.has_body && (r < 0 || !(rq->route->flags & ROUTE_STREAM)))
+	cl->streaming_body = r == 0 && (rq->route->flags & ROUTE_STREAM) != 0;
+	if (gate.has_body)
 		loop_timer_set(rq->http->loop, &cl->deadline,
-			       BODY_TIMEOUT_S * NS_PER_S);
+			       NS_PER_S * (cl->streaming_body
+						   ? BODY_CHECK_S
+						   : BODY_TIMEOUT_S));
 	if (r == 0) {
 		if (rq->route->begin != NULL)
 			rq->route->begin(rq);
@@ -382,6 +406,7 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **context,
 	loop_timer_del(rq->http->loop, &rq->client->deadline);
 	loop_del(rq->http->loop, &rq->client->watch);
 	rq->client->request = NULL;
+	rq->client->streaming_body = false;
 	start_waiting(rq->client, KEEPALIVE_TIMEOUT_S);
 	if (rq->response != NULL)
 		MHD_destroy_response(rq->response);

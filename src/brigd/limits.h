@@ -29,6 +29,9 @@
 /* A JSON body (at most JSON_BODY_MAX) must arrive within this time. */
 #define BODY_TIMEOUT_S 30u
 
+/* While a streamed body comes in: how often we look whether its client left. */
+#define BODY_CHECK_S 1u
+
 /* No byte moved in either direction: the client is gone. */
 #define CLIENT_IDLE_TIMEOUT_S 60u
 

@@ -109,6 +109,11 @@ def test_create_malformed(daemon, body):
     assert reply.status == 400 and reply.code == "malformed_json"
 
 
+def test_create_unknown_image(daemon):
+    reply = daemon.post(CREATE, {"image": "nope"})
+    assert reply.status == 404 and reply.code == "image_not_found"
+
+
 def test_create_storage_below_image(daemon):
     os.truncate(daemon.images / "default.ext4", 3 << 30)
     reply = daemon.post(CREATE, {"resources": {"storage": 2}})
@@ -545,7 +550,7 @@ def test_stream_client_leaves(daemon, sandbox, command):
 def test_stream_refused(daemon, sandbox):
     reply = daemon.post(f"/v1/sandboxes/{sandbox}/execute_async",
                         {"command": "x", "working_dir": "nope"})
-    assert reply.status == 422
+    assert reply.status == 404
     lines = daemon.stream(sandbox, "@late_garbage")
     assert lines[0] == {"stdout": "so far\n"} and "nonsense" in \
         lines[-1]["error"]
