@@ -157,6 +157,15 @@ UNIT_TESTS += init_frames init_accounts
 UNIT_init_frames := src/init/frames.o
 UNIT_init_accounts := src/init/accounts.o src/base/fd.o src/base/assert.o
 
+UNIT_TESTS += brigd_text brigd_args brigd_frame brigd_store
+UNIT_brigd_text := $(patsubst %,src/brigd/%.o,fault id utf8 when) $(BASE_OBJS)
+UNIT_LIBS_brigd_text := -ljansson
+UNIT_brigd_args := $(patsubst %,src/brigd/%.o,args body fault id) $(BASE_OBJS)
+UNIT_LIBS_brigd_args := -ljansson -lm
+UNIT_brigd_frame := $(patsubst %,src/brigd/%.o,frame peer_guest) $(BASE_OBJS)
+UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image store) $(BASE_OBJS)
+UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
+
 UNIT_TESTS += spawn_request
 UNIT_spawn_request := $(patsubst %,src/spawn/%.o,request probe jail) \
 	src/base/fd.o src/base/log.o src/base/assert.o
