@@ -218,6 +218,14 @@ FUZZ_TARGETS += cli_events
 FUZZ_cli_events := $(addprefix src/cli/,base64.o events.o term.o) $(BASE_OBJS)
 FUZZ_LIBS_cli_events := -ljansson
 
+FUZZ_TARGETS += agent_frames api_json
+FUZZ_agent_frames := $(patsubst %,src/brigd/%.o,agent args body cgroup \
+	exec_reply fault frame id peer_guest run utf8 when) $(BASE_OBJS)
+FUZZ_LIBS_agent_frames := -ljansson -lgnutls -lm
+FUZZ_api_json := $(patsubst %,src/brigd/%.o,args body fault id utf8 when) \
+	$(BASE_OBJS)
+FUZZ_LIBS_api_json := -ljansson -lm
+
 FUZZ_TARGETS += spawn_request
 FUZZ_spawn_request := src/spawn/request.o
 

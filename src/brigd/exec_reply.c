@@ -8,8 +8,13 @@
 #include "cgroup.h"
 #include "exec_reply.h"
 #include "loop.h"
+#include "num.h"
 #include "utf8.h"
 #include "when.h"
+
+/* The guest's figures may be anything; beyond this a reader of JSON may not
+ * take them (RFC 8259, 6). */
+#define JSON_INTEGER_MAX ((1ull << 53) - 1)
 
 static const char *const stream_names[] = { "stdout", "stderr" };
 static_assert(ARRAY_LEN(stream_names) == RUN_STREAMS, "one name a stream");
@@ -154,6 +159,7 @@ static int add_usage(struct buf *to, const struct run *run,
 		     const struct exec_host_usage *host)
 {
 	const struct guest_exit *g = &run->usage;
+	uint64_t peak = u64_min(g->memory_peak_bytes, JSON_INTEGER_MAX);
 	uint64_t cpu_ms =
 		g->cpu_user_ns / NS_PER_MS + g->cpu_system_ns / NS_PER_MS;
 	bool has_cpu = host->cpu_before_usec != UINT64_MAX &&
@@ -181,8 +187,7 @@ static int add_usage(struct buf *to, const struct run *run,
 		"\"disk_write_bytes\":{\"value\":%llu,\"source\":\"host\"}}",
 		(unsigned long long)(run->wall_ns / NS_PER_MS),
 		(unsigned long long)vcpu_ms, has_cpu ? "host" : "guest",
-		(unsigned long long)cpu_ms,
-		(unsigned long long)g->memory_peak_bytes,
+		(unsigned long long)cpu_ms, (unsigned long long)peak,
 		(unsigned long long)read, (unsigned long long)written);
 }
 
