@@ -298,7 +298,7 @@ format: ## lay out all C files with clang-format
 	git ls-files '*.c' '*.h' | xargs clang-format-14 -i
 
 DESTDIR ?=
-install: gcc ## install into DESTDIR/PREFIX (as root: makes the user brig and the key)
+install: gcc images ## install into DESTDIR/PREFIX (as root: makes the user brig and the key)
 	@DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) tools/install
 
 print-%:
