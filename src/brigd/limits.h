@@ -32,8 +32,9 @@
 /* While a streamed body comes in: how often we look whether its client left. */
 #define BODY_CHECK_S 1u
 
-/* No byte moved in either direction: the client is gone. */
-#define CLIENT_IDLE_TIMEOUT_S 60u
+/* No byte moved in either direction while a body or a reply is under way: the
+ * client is gone. Long, because a reader may well look at what it got. */
+#define CLIENT_IDLE_TIMEOUT_S 300u
 
 /* A JSON request body: the largest command (128 KiB), environment and stdin
  * text fit several times over. */
