@@ -79,6 +79,10 @@
  * guests booting at once needs half of it. */
 #define BOOT_TIMEOUT_S 60u
 
+/* Sandboxes that may boot at once where there is one processor; otherwise as
+ * many as there are processors. The others wait their turn. */
+#define BOOTS_MIN 2
+
 /* PING on the ready connection, and silence after which the agent is lost. */
 #define PING_INTERVAL_S 10u
 #define AGENT_SILENCE_S 60u

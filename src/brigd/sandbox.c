@@ -123,6 +123,7 @@ void sandbox_set_ready(struct sandbox *sb)
 {
 	sb->ready_ms = (int64_t)((now_ns() - sb->created_ns) / NS_PER_MS);
 	move(sb, SANDBOX_RUNNING, "");
+	sandbox_vm_boot_next(sb->set);
 	tell_waiters(sb, false);
 }
 
@@ -134,6 +135,7 @@ void sandbox_set_ended(struct sandbox *sb, enum sandbox_state state,
 	move(sb, state, reason);
 	lose_ops(sb);
 	sandbox_vm_stop(sb);
+	sandbox_vm_boot_next(sb->set);
 	tell_waiters(sb, false);
 }
 
@@ -180,6 +182,7 @@ struct sandbox *sandbox_new(struct sandbox_set *set)
 		return NULL;
 	sb->set = set;
 	sb->ready_ms = -1;
+	sb->base_fd = -1;
 	sb->pidfd = -1;
 	sb->cgroup_fd = -1;
 	sb->reap.on_expire = on_reap;
@@ -348,6 +351,7 @@ struct sandbox_set *sandbox_set_new(struct app *app,
 	}
 	set->app = app;
 	set->boot_timeout_s = boot_timeout_s;
+	sandbox_vm_init_set(set);
 	set->sampler.on_expire = on_sample;
 	TAILQ_INIT(&set->list);
 	int r = store_mark_restart(app->store);
@@ -367,6 +371,7 @@ void sandbox_set_free(struct sandbox_set *set)
 	if (set == NULL)
 		return;
 	loop_timer_del(set->app->loop, &set->sampler);
+	loop_timer_del(set->app->loop, &set->next_boot);
 	/* The analyzer does not see that release() unlinks.
 	 * NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 	while (!TAILQ_EMPTY(&set->list))

@@ -37,6 +37,7 @@ enum sandbox_state {
 
 enum sandbox_process {
 	PROCESS_NONE,     /* never started, or cleaned up */
+	PROCESS_QUEUED,   /* waits for its turn to boot */
 	PROCESS_STARTING, /* START is sent */
 	PROCESS_ALIVE,    /* STARTED came, EXITED did not */
 };
@@ -89,6 +90,8 @@ struct sandbox {
 	bool deleting;
 
 	enum sandbox_process process;
+	int base_fd; /* while QUEUED: the image, its size */
+	uint64_t base_bytes;
 	uint32_t handle; /* brig-spawn's; while ALIVE */
 	int pidfd;
 	int cgroup_fd;
@@ -123,6 +126,8 @@ struct sandbox_set {
 	struct sandbox_list list; /* oldest first */
 	unsigned int count;
 	unsigned int boot_timeout_s;
+	unsigned int boots_max; /* sandboxes that boot at the same time */
+	struct loop_timer next_boot;
 	struct loop_timer sampler;
 };
 

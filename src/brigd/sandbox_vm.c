@@ -334,8 +334,11 @@ static int start(struct sandbox *sb, int base_fd, uint64_t base_bytes)
 	}
 	if (r == 0)
 		r = send_start(sb, fds, base_bytes);
-	if (r == 0)
+	if (r == 0) {
 		sb->process = PROCESS_STARTING;
+		loop_timer_set(loop_of(sb), &sb->timer,
+			       sb->set->boot_timeout_s * NS_PER_S);
+	}
 	fd_close(&pair[0]);
 	for (int i = 0; i < SPAWN_START_FDS; i++) {
 		if (i != BASE)
@@ -344,12 +347,102 @@ static int start(struct sandbox *sb, int base_fd, uint64_t base_bytes)
 	return r;
 }
 
+/* --- Taking turns ---------------------------------------------------------------------------- */
+
+static unsigned int booting(const struct sandbox_set *set)
+{
+	const struct sandbox *sb;
+	unsigned int n = 0;
+
+	TAILQ_FOREACH(sb, &set->list, link)
+	{
+		if (sb->state == SANDBOX_CREATING &&
+		    sb->process != PROCESS_QUEUED)
+			n++;
+	}
+	return n;
+}
+
+static void enqueue(struct sandbox *sb, int base_fd, uint64_t base_bytes)
+{
+	sb->process = PROCESS_QUEUED;
+	sb->base_fd = base_fd;
+	sb->base_bytes = base_bytes;
+}
+
+static void dequeue(struct sandbox *sb)
+{
+	fd_close(&sb->base_fd);
+	if (sb->process == PROCESS_QUEUED)
+		sb->process = PROCESS_NONE;
+}
+
+static void start_queued(struct sandbox *sb)
+{
+	cleanup_fd int base_fd = fd_take(&sb->base_fd);
+
+	dequeue(sb);
+	int r = start(sb, base_fd, sb->base_bytes);
+	if (r == 0)
+		return;
+	log_error("sandbox=%s start: %s", sb->id, strerror(-r));
+	sandbox_set_ended(sb, SANDBOX_FAILED, "vmm_error");
+}
+
+static void on_next_boot(struct loop_timer *timer)
+{
+	struct sandbox_set *set =
+		container_of(timer, struct sandbox_set, next_boot);
+	unsigned int n = booting(set);
+	struct sandbox *sb;
+
+	TAILQ_FOREACH(sb, &set->list, link)
+	{
+		if (n >= set->boots_max)
+			break;
+		if (sb->process != PROCESS_QUEUED)
+			continue;
+		start_queued(sb);
+		n++;
+	}
+}
+
+void sandbox_vm_boot_next(struct sandbox_set *set)
+{
+	loop_timer_set(set->app->loop, &set->next_boot, 0);
+}
+
+/* A boot takes all of a processor: more at once than there are processors
+ * would only make each take longer, up to its deadline. */
+void sandbox_vm_init_set(struct sandbox_set *set)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	set->boots_max = cpus > BOOTS_MIN ? (unsigned int)cpus : BOOTS_MIN;
+	set->next_boot.on_expire = on_next_boot;
+}
+
 /* --- Creating ------------------------------------------------------------------------------- */
+
+/* What was promised to sandboxes whose guests have not touched it yet. */
+static uint64_t promised_mib(const struct sandbox_set *set)
+{
+	const struct sandbox *sb;
+	uint64_t mib = 0;
+
+	TAILQ_FOREACH(sb, &set->list, link)
+	{
+		if (sb->state == SANDBOX_CREATING)
+			mib += sb->memory_mib + VMM_OVERHEAD_MIB;
+	}
+	return mib;
+}
 
 static int admit(struct sandbox_set *set, const struct args_create *args,
 		 struct fault *fault)
 {
-	uint64_t need = args->memory_mib + VMM_OVERHEAD_MIB + HOST_RESERVE_MIB;
+	uint64_t need = args->memory_mib + VMM_OVERHEAD_MIB + HOST_RESERVE_MIB +
+			promised_mib(set);
 
 	if (set->count >= BRIG_SANDBOXES_MAX)
 		return fault_set(fault, 503, "no_capacity",
@@ -423,14 +516,17 @@ static int save(const struct sandbox *sb)
 	return store_add_sandbox(sb->set->app->store, &row);
 }
 
-/* The row comes first: a sandbox that runs is always in the store. */
-static int save_and_start(struct sandbox *sb, int base_fd, uint64_t base_bytes,
+/* The row comes first: a sandbox that runs is always in the store. Takes
+ * *base_fd when the boot has to wait. `sb` itself counts as booting. */
+static int save_and_start(struct sandbox *sb, int *base_fd, uint64_t base_bytes,
 			  struct fault *fault)
 {
 	int r = save(sb);
 
-	if (r == 0) {
-		r = start(sb, base_fd, base_bytes);
+	if (r == 0 && booting(sb->set) > sb->set->boots_max) {
+		enqueue(sb, fd_take(base_fd), base_bytes);
+	} else if (r == 0) {
+		r = start(sb, *base_fd, base_bytes);
 		if (r < 0 &&
 		    store_remove_sandbox(sb->set->app->store, sb->id) < 0)
 			log_warn("sandbox=%s row stays; going on", sb->id);
@@ -465,13 +561,12 @@ int sandbox_create(struct sandbox_set *set, const struct args_create *args,
 	if (sb == NULL)
 		return fault_set(fault, 500, "no_memory", "out of memory");
 	fill(sb, args, tenant);
-	r = save_and_start(sb, base_fd, base_bytes, fault);
+	r = save_and_start(sb, &base_fd, base_bytes, fault);
 	if (r < 0) {
 		sandbox_drop(sb);
 		return r;
 	}
 	log_info("sandbox=%s name=%s status=creating", sb->id, sb->name);
-	loop_timer_set(loop_of(sb), &sb->timer, set->boot_timeout_s * NS_PER_S);
 	*ret = sb;
 	return 0;
 }
@@ -520,6 +615,7 @@ void sandbox_vm_stop(struct sandbox *sb)
 	sb->ready = NULL;
 	vmm_peer_close(sb->vmm);
 	sb->vmm = NULL;
+	dequeue(sb);
 	if (sb->process == PROCESS_ALIVE)
 		sandbox_vm_kill(sb);
 }

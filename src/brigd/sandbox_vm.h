@@ -24,6 +24,11 @@ void sandbox_drop(struct sandbox *sb);
 /* --- In sandbox_vm.c --------------------------------------------------------------- */
 
 void sandbox_vm_init(struct sandbox *sb);
+void sandbox_vm_init_set(struct sandbox_set *set);
+
+/* One that booted is done, or may be: from the loop, starts those whose turn
+ * it is, oldest first. */
+void sandbox_vm_boot_next(struct sandbox_set *set);
 
 /* Closes our ends, so that the VMM ends, and has brig-spawn kill it. */
 void sandbox_vm_stop(struct sandbox *sb);

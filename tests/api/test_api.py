@@ -141,6 +141,20 @@ def test_create_without_waiting(daemon):
         f"/v2/sandboxes/{sandbox}").json["status"] == "running")
 
 
+def test_boots_take_turns(daemon):
+    """No more at once than there are processors; each gets its turn."""
+    at_once = max(2, os.cpu_count())
+    daemon.host.boot_delay = 0.3
+    boxes = [daemon.post(CREATE, {"wait_for_ready": False}).json["id"]
+             for _ in range(at_once + 3)]
+    assert daemon.delete(f"/v1/sandboxes/{boxes[-1]}/delete").status == 200
+    assert len(daemon.host.started) == at_once
+    assert wait_until(lambda: all(
+        daemon.get(f"/v2/sandboxes/{box}").json["status"] == "running"
+        for box in boxes[:-1]))
+    assert len(daemon.host.started) == at_once + 2
+
+
 def test_boot_timeout(make_daemon):
     daemon = make_daemon("--boot-timeout", "1")
     daemon.host.boot = "never"
