@@ -394,8 +394,7 @@ static struct job *find_run(const struct sandbox *sb, const char *id)
 {
 	struct job *job;
 
-	LIST_FOREACH(job, &v2_jobs, link)
-	{
+	LIST_FOREACH(job, &v2_jobs, link) {
 		if (job->sb == sb && strcmp(job->run.id, id) == 0 && !job->done)
 			return job;
 	}

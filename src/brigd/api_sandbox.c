@@ -256,8 +256,7 @@ void api_list(struct request *rq)
 	ASSERT(page > 0 && size > 0);
 	uint64_t first = (uint64_t)(page - 1) * size;
 	data = json_array();
-	TAILQ_FOREACH_REVERSE(sb, &set->list, sandbox_list, link)
-	{
+	TAILQ_FOREACH_REVERSE(sb, &set->list, sandbox_list, link) {
 		if (!is_visible(sb, rq))
 			continue;
 		if (total >= first && total < first + size)

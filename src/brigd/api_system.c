@@ -33,8 +33,7 @@ void api_host(struct request *rq)
 	uint64_t committed = 0;
 	enum spawn_kvm_kind kind = spawn_peer_kvm(app->spawn, &iterations);
 
-	TAILQ_FOREACH(sb, &app->sandboxes->list, link)
-	{
+	TAILQ_FOREACH(sb, &app->sandboxes->list, link) {
 		if (sb->process != PROCESS_NONE)
 			committed += sb->memory_mib;
 	}

@@ -36,8 +36,7 @@ static int get_env(json_t *object, const char *name, json_t **ret,
 		return fault_set(fault, 422, "invalid_field",
 				 "`%s` has more than %u members", name,
 				 BRIG_ENV_MAX);
-	json_object_foreach(env, key, value)
-	{
+	json_object_foreach(env, key, value) {
 		if (key[0] == '\0' || strchr(key, '=') != NULL)
 			return fault_set(fault, 422, "invalid_field",
 					 "`%s`: `%.60s` is no name for a "
@@ -145,8 +144,7 @@ static int get_argv(struct args_run *a, struct fault *fault)
 
 	if (r <= 0)
 		return r;
-	json_array_foreach(a->argv, i, value)
-	{
+	json_array_foreach(a->argv, i, value) {
 		const char *s = body_text(value, "argv", COMMAND_BYTES, fault);
 		if (s == NULL)
 			return -EINVAL;
@@ -256,8 +254,7 @@ static int add_env(struct buf *to, json_t *env, json_t *unless,
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(env, key, value)
-	{
+	json_object_foreach(env, key, value) {
 		if (json_object_get(unless, key) != NULL)
 			continue;
 		int r = buf_addf(to, "%s=%s", key, json_string_value(value));
@@ -277,8 +274,7 @@ static int add_argv(const struct args_run *a, struct buf *to)
 
 	if (a->argv == NULL)
 		return add_string(to, a->command);
-	json_array_foreach(a->argv, i, value)
-	{
+	json_array_foreach(a->argv, i, value) {
 		int r = add_string(to, json_string_value(value));
 		if (r < 0)
 			return r;

@@ -66,8 +66,7 @@ int body_allow_only(json_t *object, const char *const *names,
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(object, key, value)
-	{
+	json_object_foreach(object, key, value) {
 		const char *const *p = names;
 		while (*p != NULL && strcmp(*p, key) != 0)
 			p++;

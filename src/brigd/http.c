@@ -710,8 +710,7 @@ void http_free(struct http *http)
 	if (http == NULL)
 		return;
 	/* libmicrohttpd may not be stopped with a suspended connection. */
-	TAILQ_FOREACH(cl, &http->clients, all)
-	{
+	TAILQ_FOREACH(cl, &http->clients, all) {
 		if (cl->request != NULL) {
 			abort_request(cl->request);
 			resume(cl->request);

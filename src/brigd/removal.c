@@ -146,8 +146,7 @@ void removal_start(struct request *rq, struct sandbox *only)
 	rq->job = m;
 	rq->on_abort = on_abort;
 	loop_timer_set(m->loop, &m->timer, REMOVAL_TIMEOUT_S * NS_PER_S);
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (is_meant(sb, rq, only))
 			add_victim(m, sb);
 	}

@@ -58,8 +58,7 @@ static int add_command(struct buf *to, const struct args_run *a)
 
 	if (a->argv == NULL)
 		return add_cut(to, a->command, LOG_COMMAND_BYTES);
-	json_array_foreach(a->argv, i, value)
-	{
+	json_array_foreach(a->argv, i, value) {
 		size_t room =
 			LOG_COMMAND_BYTES - u64_min(to->len, LOG_COMMAND_BYTES);
 		if (i > 0 && r == 0)

@@ -213,8 +213,7 @@ struct sandbox *sandbox_find(struct sandbox_set *set, int64_t tenant,
 {
 	struct sandbox *sb;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (strcmp(sb->id, id) == 0)
 			return sb->tenant == tenant && !sb->deleting ? sb
 								     : NULL;
@@ -254,8 +253,7 @@ void sandbox_set_exited(void *arg, uint32_t handle, int32_t wait_status)
 	struct sandbox_set *set = arg;
 	struct sandbox *sb;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (sb->process == PROCESS_ALIVE && sb->handle == handle)
 			break;
 	}
@@ -270,15 +268,14 @@ void sandbox_set_stop_all(struct sandbox_set *set)
 	struct sandbox *sb;
 
 	TAILQ_FOREACH(sb, &set->list, link)
-	sandbox_set_ended(sb, SANDBOX_STOPPED, "daemon_restart");
+		sandbox_set_ended(sb, SANDBOX_STOPPED, "daemon_restart");
 }
 
 bool sandbox_set_busy(const struct sandbox_set *set)
 {
 	struct sandbox *sb;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (sb->process != PROCESS_NONE)
 			return true;
 	}
@@ -332,8 +329,7 @@ static void on_sample(struct loop_timer *timer)
 		container_of(timer, struct sandbox_set, sampler);
 	struct sandbox *sb;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (sb->state == SANDBOX_RUNNING)
 			take_sample(sb);
 	}
@@ -372,9 +368,11 @@ void sandbox_set_free(struct sandbox_set *set)
 		return;
 	loop_timer_del(set->app->loop, &set->sampler);
 	loop_timer_del(set->app->loop, &set->next_boot);
-	/* The analyzer does not see that release() unlinks.
-	 * NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
-	while (!TAILQ_EMPTY(&set->list))
-		release(TAILQ_FIRST(&set->list));
+	struct sandbox *sb = TAILQ_FIRST(&set->list);
+	while (sb != NULL) {
+		struct sandbox *next = TAILQ_NEXT(sb, link);
+		release(sb);
+		sb = next;
+	}
 	free(set);
 }

@@ -354,8 +354,7 @@ static unsigned int booting(const struct sandbox_set *set)
 	const struct sandbox *sb;
 	unsigned int n = 0;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (sb->state == SANDBOX_CREATING &&
 		    sb->process != PROCESS_QUEUED)
 			n++;
@@ -396,8 +395,7 @@ static void on_next_boot(struct loop_timer *timer)
 	unsigned int n = booting(set);
 	struct sandbox *sb;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (n >= set->boots_max)
 			break;
 		if (sb->process != PROCESS_QUEUED)
@@ -430,8 +428,7 @@ static uint64_t promised_mib(const struct sandbox_set *set)
 	const struct sandbox *sb;
 	uint64_t mib = 0;
 
-	TAILQ_FOREACH(sb, &set->list, link)
-	{
+	TAILQ_FOREACH(sb, &set->list, link) {
 		if (sb->state == SANDBOX_CREATING)
 			mib += sb->memory_mib + VMM_OVERHEAD_MIB;
 	}

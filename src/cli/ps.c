@@ -201,14 +201,12 @@ static int delete_all(struct api *a)
 	int code = sandbox_fetch(a, "DELETE", "/v1/sandboxes/delete-all",
 				 "deleting all", &reply);
 
-	json_array_foreach(json_object_get(reply, "deleted_ids"), i, item)
-	{
+	json_array_foreach(json_object_get(reply, "deleted_ids"), i, item) {
 		const char *id = json_string_value(item);
 		if (id != NULL && ref_is_id(id))
 			(void)printf("%s\n", id);
 	}
-	json_array_foreach(json_object_get(reply, "errors"), i, item)
-	{
+	json_array_foreach(json_object_get(reply, "errors"), i, item) {
 		const char *id = json_string_value(json_object_get(item, "id"));
 		const char *why =
 			json_string_value(json_object_get(item, "error"));

@@ -9,8 +9,8 @@
 #include "kvm.h"
 
 static_assert(offsetof(struct kvm_cpuid_table, entries) ==
-                      offsetof(struct kvm_cpuid2, entries),
-              "same layout");
+		      offsetof(struct kvm_cpuid2, entries),
+	      "same layout");
 
 static int call(int fd, unsigned long request, const void *arg)
 {

@@ -86,8 +86,7 @@ static inline struct input guest_input(uint32_t start_info)
 	struct input in = { NULL, 0 };
 
 	if (info[3] == 1) { /* nr_modules */
-		const uint32_t *module =
-			(const uint32_t *)(uintptr_t)info[4];
+		const uint32_t *module = (const uint32_t *)(uintptr_t)info[4];
 		in.data = (const uint8_t *)(uintptr_t)module[0];
 		in.size = module[2];
 	}

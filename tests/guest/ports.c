@@ -21,8 +21,8 @@ void guest_main(uint32_t start_info)
 		/* all of the first 4 KiB, then every 61st: exits cost 50 us */
 		if (port >= 0x1000 && port % 61 != 0)
 			continue;
-		if (ends_machine(port) || (port >= BRIG_SERIAL_PORT &&
-		                           port < BRIG_SERIAL_PORT + 8))
+		if (ends_machine(port) ||
+		    (port >= BRIG_SERIAL_PORT && port < BRIG_SERIAL_PORT + 8))
 			continue;
 		outb((uint16_t)port, 0);
 		outw((uint16_t)port, 0xffff);

@@ -8,16 +8,17 @@
 
 enum op {
 	OP_END = 0,
-	OP_WRITE = 1,  /* mmio or memory: *(u32 *)a = b */
-	OP_READ = 2,   /* say "a=value" of *(u32 *)a */
-	OP_EXPECT = 3, /* wait until (*(u32 *)a & c) == b, at most 100,000 reads;
+	OP_WRITE = 1, /* mmio or memory: *(u32 *)a = b */
+	OP_READ = 2,  /* say "a=value" of *(u32 *)a */
+	OP_EXPECT =
+		3,   /* wait until (*(u32 *)a & c) == b, at most 100,000 reads;
 	                  say "timeout=a" if it never is */
-	OP_OUT = 4,    /* port a, value b, width c (1, 2, 4) */
-	OP_IN = 5,     /* say "in=value" of port a */
-	OP_FILL = 6,   /* b words of value c from address a */
-	OP_WRITE8 = 7, /* *(u8 *)a = b */
+	OP_OUT = 4,  /* port a, value b, width c (1, 2, 4) */
+	OP_IN = 5,   /* say "in=value" of port a */
+	OP_FILL = 6, /* b words of value c from address a */
+	OP_WRITE8 = 7,  /* *(u8 *)a = b */
 	OP_WRITE16 = 8, /* *(u16 *)a = b */
-	OP_SUM = 9,    /* say "sum=value" of b words from address a */
+	OP_SUM = 9,     /* say "sum=value" of b words from address a */
 };
 
 struct operation {

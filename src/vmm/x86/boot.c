@@ -31,7 +31,7 @@
 
 #define INITRD_BYTES_MAX (256u << 20)
 
-#define COMMAND_LINE                                                     \
+#define COMMAND_LINE                                                   \
 	"console=ttyS0,115200 panic=-1 reboot=a tsc=reliable pci=off " \
 	"8250.nr_uarts=1 random.trust_cpu=on rdinit=/init"
 
