@@ -207,12 +207,11 @@ class VM:
         self.die()
 
     def die(self):
-        self.control.shutdown(socket.SHUT_RDWR)
-        for s in list(self.streams):
+        for s in [self.control, *self.streams]:
             try:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass
+                pass  # brigd was faster
         self.process.kill()
 
     def open_stream(self):

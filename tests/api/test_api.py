@@ -148,6 +148,7 @@ def test_boots_take_turns(daemon):
     boxes = [daemon.post(CREATE, {"wait_for_ready": False}).json["id"]
              for _ in range(at_once + 3)]
     assert daemon.delete(f"/v1/sandboxes/{boxes[-1]}/delete").status == 200
+    assert wait_until(lambda: len(daemon.host.started) >= at_once, 0.2)
     assert len(daemon.host.started) == at_once
     assert wait_until(lambda: all(
         daemon.get(f"/v2/sandboxes/{box}").json["status"] == "running"
