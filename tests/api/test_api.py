@@ -983,3 +983,73 @@ def test_unix_socket(make_daemon, tmp_path):
     assert json.loads(out)["status"] == "ok"
     assert os.stat(path).st_mode & 0o777 == 0o660
     assert daemon.get("/healthz").status == 200
+
+
+# --- peers that lie
+
+
+def test_agent_lies_on_its_own_connection(daemon, sandbox):
+    daemon.host.vm(sandbox).ready.send_raw(b"\xff" * 64)
+    assert wait_until(lambda: daemon.get(
+        f"/v2/sandboxes/{sandbox}").json["reason"] == "agent_lost")
+    assert wait_until(lambda: not daemon.host.vms)
+
+
+@pytest.mark.parametrize("lie", ["short", "type", "reason", "accept_nothing",
+                                 "accept_file", "unasked", "connect_file"])
+def test_vmm_lies(daemon, sandbox, lie):
+    vm = daemon.host.vm(sandbox)
+    other = daemon.create()
+    if lie == "short":
+        vm.control.send(b"x")
+    elif lie == "type":
+        vm.send(77)
+    elif lie == "reason":
+        vm.send(19, status=1 << 30)
+    elif lie == "accept_nothing":
+        vm.send(18, port=53)
+    elif lie == "accept_file":
+        with open("/dev/null") as f:
+            vm.send(18, port=53, fd=f.fileno())
+    elif lie == "unasked":  # a reply nobody waits for is dropped
+        vm.send(16, seq=999)
+        assert daemon.execute(sandbox, "true").status == 200
+        return
+    else:
+        def handle(kind, seq, *_):
+            with open("/dev/null") as f:
+                vm.send(16, seq, fd=f.fileno())
+        vm.handle = handle
+        reply = daemon.execute(sandbox, "true")
+        assert reply.status == 503 and reply.code == "agent_error"
+        return
+    assert wait_until(lambda: daemon.get(
+        f"/v2/sandboxes/{sandbox}").json["status"] == "failed")
+    assert wait_until(lambda: len(daemon.host.vms) == 1)
+    assert daemon.execute(other, "true").status == 200
+    assert daemon.delete(f"/v1/sandboxes/{sandbox}/delete").status == 200
+
+
+def test_spawn_lies(daemon, sandbox):
+    """brigd starts over with a brig-spawn that makes no sense."""
+    for packet in (b"x", b"\xff" * 104, b"x" * 200):
+        daemon.host.conn.send(packet)
+        assert wait_until(lambda: daemon.post(CREATE).status == 200)
+    assert daemon.execute(sandbox, "true").status == 200
+
+
+def test_unwanted_connections_are_closed(daemon, sandbox):
+    vm = daemon.host.vm(sandbox)
+    fds = daemon.fds()
+    for port in list(range(50, 60)) * 10:
+        ours, theirs = vm.open_stream()
+        vm.send(18, port=port, fd=theirs.fileno())
+        theirs.close()
+        assert ours.recv(1) == b""
+    for seq in range(100):
+        ours, theirs = vm.open_stream()
+        vm.send(16, seq=10000 + seq, fd=theirs.fileno())
+        theirs.close()
+        assert ours.recv(1) == b""
+    assert daemon.fds() == fds
+    assert daemon.execute(sandbox, "true").status == 200
