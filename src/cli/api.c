@@ -399,10 +399,11 @@ static int judge_no_answer(struct api_call *c)
 		return c->sink_result == -EINTR ? -EINTR : -EIO;
 	}
 	if (c->result == CURLE_COULDNT_CONNECT) {
-		(void)snprintf(c->message, sizeof(c->message),
-			       "brigd does not answer at %s; start it with "
-			       "`brig host start` or `systemctl start brigd`",
-			       c->api->base);
+		(void)snprintf(
+			c->message, sizeof(c->message),
+			"brigd does not answer at %s; start it with "
+			"`brig host start` or brig-spawn(8) and brigd(8)",
+			c->api->base);
 		return -ECONNREFUSED;
 	}
 	(void)snprintf(c->message, sizeof(c->message), "%s: %s", c->api->base,

@@ -314,7 +314,7 @@ static void check_api(struct diagnosis *d, const struct facts *f)
 		return;
 	case API_SILENT:
 		set(c, CHECK_WARN, "nothing answers at %s", f->api_url);
-		todo(c, "`brig host start` or `systemctl start brigd`");
+		todo(c, "`brig host start` or brig-spawn(8) and brigd(8)");
 		return;
 	}
 }
@@ -363,8 +363,8 @@ static void summarize(const struct facts *f, struct diagnosis *d)
 {
 	static const char *const ends[] = {
 		[VERDICT_RUNNING] = "brigd is ready: `brig run` works",
-		[VERDICT_DIRECT] = "sandboxes run on it directly (`systemctl "
-				   "start brigd`)",
+		[VERDICT_DIRECT] = "sandboxes run on it directly (start "
+				   "brig-spawn(8) and brigd(8))",
 		[VERDICT_HOST_VM] = "sandboxes run in the host VM (`brig host "
 				    "start`)",
 		[VERDICT_IMPOSSIBLE] = "no sandbox can run here until what is "
