@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import urllib.request
 
 import pytest
 from support import MEMORY_MIB, ROOT, Api, environment, in_parallel, seconds_of
@@ -34,6 +35,16 @@ def pytest_runtest_protocol(item):
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def pytest_runtest_setup(item):
+    """When brigd is gone, every further test would only wait for it."""
+    if item.session.testsfailed and "BRIG_BASE_URL" in os.environ:
+        url = os.environ["BRIG_BASE_URL"] + "/healthz"
+        try:
+            urllib.request.urlopen(url, timeout=20).close()
+        except OSError as error:
+            pytest.exit(f"brigd no longer answers: {error}", returncode=1)
 
 
 @pytest.fixture(scope="session")

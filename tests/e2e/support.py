@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 ROOT = os.path.dirname(
@@ -108,13 +107,6 @@ def seconds_of(work):
     return time.monotonic() - start
 
 
-def in_parallel(functions):
-    """The results of all functions, run at once."""
-    functions = list(functions)
-    with ThreadPoolExecutor(len(functions)) as pool:
-        return [f.result() for f in [pool.submit(f) for f in functions]]
-
-
 class Later:
     """A call in a thread of its own; result() waits for it."""
 
@@ -137,6 +129,11 @@ class Later:
         if error is not None:
             raise error
         return value
+
+
+def in_parallel(functions):
+    """The results of all functions, run at once."""
+    return [later.result(600) for later in [Later(f) for f in functions]]
 
 
 class Reply:
