@@ -13,7 +13,7 @@ from support import MEMORY_MIB, ROOT, Api, environment, in_parallel, seconds_of
 import brig
 
 # No test takes this long, unless something hangs.
-TEST_TIMEOUT_S = 240
+TEST_TIMEOUT_S = 400
 
 
 @pytest.hookimpl(hookwrapper=True)

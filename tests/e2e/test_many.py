@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 from support import (
+    environment,
     in_parallel,
     inside,
     inventory,
@@ -28,6 +29,16 @@ def rows_of_sandboxes(folder):
         (folder / name).write_bytes(base64.b64decode(text))
     with sqlite3.connect(folder / "brig.db") as database:
         return database.execute("SELECT count(*) FROM sandboxes").fetchone()[0]
+
+
+@pytest.fixture
+def patient():
+    """A client that waits for the last of twenty boots that take turns."""
+    client = brig.Client(
+        environment("BRIG_BASE_URL"), environment("BRIG_API_KEY"), timeout=300
+    )
+    yield client
+    client.close()
 
 
 @pytest.fixture
@@ -61,7 +72,8 @@ def check_pages(client, ids):
     assert all(one.status == "running" for page in pages for one in page)
 
 
-def test_twenty_sandboxes(client, empty_host, tmp_path):
+def test_twenty_sandboxes(patient, empty_host, tmp_path):
+    client = patient
     sandboxes = in_parallel(
         [lambda: brig.Sandbox.create(client, memory=256)] * COUNT
     )
