@@ -41,7 +41,13 @@ class Conn:
     def __init__(self, path, timeout=20):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
-        self.sock.connect(str(path))
+        for _ in range(200):
+            try:
+                self.sock.connect(str(path))
+                return
+            except BlockingIOError:  # the agent is behind with accepting
+                time.sleep(0.05)
+        raise TimeoutError("the agent does not accept")
 
     def __enter__(self):
         return self
