@@ -155,9 +155,10 @@ static void file_fault(uint32_t error, const char *text, struct fault *ret)
 		return;
 	case ENOSPC:
 	case EDQUOT:
-		(void)fault_set(ret, 507, "disk_full",
-				"no space left on the disk of the sandbox: %s",
-				text);
+		(void)fault_set(
+			ret, 507, "disk_full",
+			"the disk of the sandbox is full, no space left: %s",
+			text);
 		return;
 	case EISDIR:
 		(void)fault_set(ret, 422, "is_a_directory",

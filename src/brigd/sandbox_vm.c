@@ -229,12 +229,10 @@ static void on_stopped(void *arg, int32_t reason)
 		sandbox_set_ended(sb, ends[reason].state, ends[reason].reason);
 }
 
+/* Without last words: whatever was suspected before, the monitor is gone. */
 static void on_closed(void *arg)
 {
-	struct sandbox *sb = arg;
-
-	sandbox_set_ended(sb, SANDBOX_FAILED,
-			  sb->suspicion != NULL ? sb->suspicion : "vmm_died");
+	sandbox_set_ended(arg, SANDBOX_FAILED, "vmm_died");
 }
 
 static const struct vmm_events vmm_events = {

@@ -4,6 +4,9 @@
  * Leaf and bit numbers: Intel SDM volume 2A, CPUID; AMD APM volume 3,
  * appendix E; Linux Documentation/virt/kvm/x86/cpuid.rst.
  */
+#include <cpuid.h>
+#include <string.h>
+
 #include "cpuid.h"
 
 #define BIT(n) (1u << (n))
@@ -88,4 +91,16 @@ void cpuid_make(struct kvm_cpuid_table *table, unsigned int id,
 {
 	for (uint32_t i = 0; i < table->nent && i < KVM_CPUID_MAX; i++)
 		one_entry(&table->entries[i], id, vcpus);
+}
+
+bool cpuid_is_emulated(void)
+{
+	uint32_t leaf[4];
+	uint32_t vendor[3];
+
+	__cpuid(1, leaf[0], leaf[1], leaf[2], leaf[3]);
+	if (!(leaf[2] & BIT(LEAF1_ECX_HYPERVISOR)))
+		return false;
+	__cpuid(0x40000000, leaf[0], vendor[0], vendor[1], vendor[2]);
+	return memcmp(vendor, "TCGTCGTCGTCG", sizeof(vendor)) == 0;
 }
