@@ -118,6 +118,11 @@ static void on_probed(struct spawn_call *call, const struct spawn_msg *msg,
 		return;
 	p->kvm_kind = msg->kvm_kind;
 	p->iterations_per_s = msg->iterations_per_s;
+	log_info("kvm=%s iterations_per_s=%llu",
+		 p->kvm_kind == SPAWN_KVM_HARDWARE   ? "hardware"
+		 : p->kvm_kind == SPAWN_KVM_EMULATED ? "emulated"
+						     : "none",
+		 (unsigned long long)p->iterations_per_s);
 }
 
 static int open_socket(const char *path)

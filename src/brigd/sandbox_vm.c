@@ -439,6 +439,13 @@ static int admit(struct sandbox_set *set, const struct args_create *args,
 	uint64_t need = args->memory_mib + VMM_OVERHEAD_MIB + HOST_RESERVE_MIB +
 			promised_mib(set);
 
+	uint64_t per_s;
+
+	if (spawn_peer_kvm(set->app->spawn, &per_s) == SPAWN_KVM_EMULATED)
+		return fault_set(fault, 503, "kvm_too_slow",
+				 "this machine's /dev/kvm interprets guest "
+				 "kernel code; use the host VM: "
+				 "`brig host start`");
 	if (set->count >= BRIG_SANDBOXES_MAX)
 		return fault_set(fault, 503, "no_capacity",
 				 "this host has %u sandboxes, its maximum",

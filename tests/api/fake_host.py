@@ -450,6 +450,7 @@ class FakeHost:
         self.path = os.path.join(directory, "spawn.sock")
         self.boot = "ok"
         self.boot_delay = 0
+        self.kvm = 2  # SPAWN_KVM_HARDWARE
         self.start_status = 0
         self.exit_delay = 0
         self.refuse_connect = False
@@ -510,7 +511,7 @@ class FakeHost:
             elif msg[0] == KILL:
                 self.kill(msg)
             elif msg[0] == PROBE:
-                self.send(PROBED, msg[1], kvm=2, n=123456)
+                self.send(PROBED, msg[1], kvm=self.kvm, n=123456)
 
     def start(self, msg, fds):
         assert len(fds) == 6

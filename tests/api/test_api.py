@@ -141,6 +141,17 @@ def test_create_without_waiting(daemon):
         f"/v2/sandboxes/{sandbox}").json["status"] == "running")
 
 
+def test_no_sandbox_on_a_kvm_that_interprets(daemon):
+    daemon.host.kvm = 1
+    daemon.stop()
+    daemon.start()
+    assert wait_until(lambda: daemon.get("/v2/host").json["kvm"]["kind"]
+                      == "emulated")
+    reply = daemon.post(CREATE)
+    assert reply.status == 503 and reply.code == "kvm_too_slow"
+    assert not daemon.host.started
+
+
 def test_boots_take_turns(daemon):
     """No more at once than there are processors; each gets its turn."""
     at_once = max(2, os.cpu_count())
