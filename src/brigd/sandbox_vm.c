@@ -74,9 +74,6 @@ static void on_pid(struct loop_fd *source, uint32_t events)
 
 	(void)events;
 	loop_del(loop_of(sb), source);
-	/* The agent's connection may have been seen to close just before. */
-	if (sb->suspicion != NULL)
-		sb->suspicion = "vmm_died";
 	suspect(sb, "vmm_died");
 }
 

@@ -4,8 +4,9 @@
  * Theory of operation
  *
  * machine_build() acquires everything: memory, threads' stacks, eventfds,
- * tables. After it nothing is allocated and no file is opened; the sockets of
- * vsock streams are the only descriptors that come and go.
+ * tables. After it only the vCPU threads get their stacks, and no file is
+ * opened; the sockets of vsock streams are the only descriptors that come and
+ * go.
  *
  * Order matters to KVM (performance.md has the figures): memory slots before
  * anything registers on its I/O bus, the irqchip before the first vCPU.

@@ -125,8 +125,8 @@ static int write_memory_map(struct gmem *mem, uint32_t *ret_entries)
 	return gmem_write(mem, GPA(MEMORY_MAP_AT), map, n * sizeof(map[0]));
 }
 
-/* An emulated processor does not speculate: mitigations would cost time (a
- * tenth of each run, measured) and protect nothing. */
+/* An emulated processor does not speculate: mitigations would cost
+ * instructions and protect nothing. */
 static const char *command_line(bool verbose)
 {
 	if (cpuid_is_emulated())
