@@ -33,6 +33,7 @@ def _delegate(root):
     return True
 
 
+# Where it is ignored, tests/e2e/test_agent_limits.py still runs it.
 collect_ignore = [] if _delegate(_cgroup2()) else ["test_limits.py"]
 
 
