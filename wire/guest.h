@@ -7,10 +7,12 @@
  *
  * Two kinds of connection:
  *
- *   guest -> host, BRIG_READY_PORT, once, kept open as long as the agent lives
+ *   guest -> host, BRIG_READY_PORT, kept open as long as the agent lives; made
+ *   again when it breaks, which is how a guest notices that it was restored
  *       guest: HELLO             agent is up, root file system mounted
- *       host:  CONFIGURE         host name, wall clock, entropy
- *       guest: CONFIGURED        each step done (or ERROR): ready for users
+ *       host:  CONFIGURE         identity: host name, clock, entropy, ids
+ *       guest: CONFIGURED        each step done (or ERROR): ready for users,
+ *                                who were frozen until now if it was restored
  *       host:  PING / guest: PONG    at any time
  *
  *   host -> guest, BRIG_AGENT_PORT, one operation per connection
@@ -22,6 +24,8 @@
  *       WRITE, DATA..., END -> FILE_INFO
  *       STAT    -> FILE_INFO
  *       STATUS  -> STATUS_REPLY
+ *       QUIESCE -> QUIESCED      every process of a user is frozen, until THAW
+ *                                on this connection (-> THAWED) or CONFIGURE
  *       POWEROFF -> (the machine goes away)
  *     Any of them may answer ERROR instead, as its last frame.
  *
@@ -36,7 +40,7 @@
 
 #include "limits.h"
 
-#define GUEST_PROTOCOL_VERSION 1u
+#define GUEST_PROTOCOL_VERSION 2u
 
 struct guest_frame {
 	uint32_t length; /* payload bytes, at most BRIG_FRAME_MAX */
@@ -60,6 +64,8 @@ enum guest_frame_type {
 	GUEST_STAT = 19,     /* path NUL */
 	GUEST_STATUS = 20,   /* empty */
 	GUEST_POWEROFF = 21, /* empty */
+	GUEST_QUIESCE = 22,  /* struct guest_quiesce */
+	GUEST_THAW = 23,     /* empty */
 
 	/* within a run or a transfer, host to guest */
 	GUEST_STDIN = 32,     /* bytes */
@@ -78,35 +84,71 @@ enum guest_frame_type {
 	GUEST_FILE_INFO = 68,    /* struct guest_file_info */
 	GUEST_STATUS_REPLY = 69, /* struct guest_status */
 	GUEST_ERROR = 70,        /* struct guest_error */
+	GUEST_QUIESCED = 71,     /* struct guest_quiesced */
+	GUEST_THAWED = 72,       /* empty */
 };
 
 struct guest_hello {
-	uint32_t version;   /* GUEST_PROTOCOL_VERSION */
-	uint32_t vcpus;     /* online */
-	uint64_t uptime_ns; /* CLOCK_MONOTONIC: time from kernel start */
+	uint32_t version;    /* GUEST_PROTOCOL_VERSION */
+	uint32_t vcpus;      /* online */
+	uint64_t uptime_ns;  /* CLOCK_MONOTONIC: time from kernel start */
+	uint64_t generation; /* of the last CONFIGURE; 0: none since boot */
 };
-static_assert(sizeof(struct guest_hello) == 16, "wire format");
+static_assert(sizeof(struct guest_hello) == 24, "wire format");
 
+/* Sent at boot, and again after each restore or clone: whatever must not be
+ * the same in two copies of a guest. */
 struct guest_configure {
+	uint64_t generation;                /* unguessable; echoed */
 	uint64_t realtime_ns;               /* CLOCK_REALTIME to set */
 	uint8_t entropy[64];                /* mixed and credited */
+	uint8_t machine_id[16];             /* for /etc/machine-id */
+	uint8_t boot_id[16];                /* for kernel/random/boot_id */
 	char hostname[BRIG_HOSTNAME_BYTES]; /* NUL-terminated */
 };
-static_assert(sizeof(struct guest_configure) == 136, "wire format");
+static_assert(sizeof(struct guest_configure) == 176, "wire format");
 
+/* The receipt. A sandbox whose steps are not all 1 is not handed out. */
 struct guest_configured {
-	uint32_t clock_set;       /* 1: done */
-	uint32_t entropy_added;   /* 1: RNDADDENTROPY and RNDRESEEDCRNG done */
-	uint32_t hostname_set;    /* 1: done */
-	uint32_t disk_grown;      /* 1: the file system fills the disk */
+	uint64_t generation;     /* of the CONFIGURE that this answers */
+	uint32_t clock_set;      /* 1: done */
+	uint32_t entropy_added;  /* 1: RNDADDENTROPY and RNDRESEEDCRNG done */
+	uint32_t hostname_set;   /* 1: done */
+	uint32_t machine_id_set; /* 1: done */
+	uint32_t boot_id_set;    /* 1: done */
+	uint32_t hooks_failed;   /* of /etc/brig/post-restore.d */
+	uint32_t disk_grown;     /* 1: the file system fills the disk */
+	uint32_t zero;
+	int64_t clock_step_ns;    /* how far CLOCK_REALTIME was moved */
 	uint64_t disk_bytes;      /* size of the root file system */
 	uint64_t disk_free_bytes; /* free for root */
 };
-static_assert(sizeof(struct guest_configured) == 32, "wire format");
+static_assert(sizeof(struct guest_configured) == 64, "wire format");
+
+enum guest_quiesce_flags {
+	/* Also run /etc/brig/pre-snapshot.d, sync, and freeze the root file
+	 * system: what is on the disk is what applications meant. */
+	GUEST_QUIESCE_FILES = 1u << 0,
+};
+
+struct guest_quiesce {
+	uint32_t flags; /* enum guest_quiesce_flags */
+	uint32_t zero;
+};
+static_assert(sizeof(struct guest_quiesce) == 8, "wire format");
+
+struct guest_quiesced {
+	uint32_t hooks_failed;
+	uint32_t warm; /* interpreters that are ready to be used */
+};
+static_assert(sizeof(struct guest_quiesced) == 8, "wire format");
 
 enum guest_exec_flags {
 	GUEST_EXEC_SHELL = 1u << 0, /* argv[0] is a line for /bin/bash or sh */
 	GUEST_EXEC_STDIN = 1u << 1, /* stdin stays open for STDIN frames */
+	/* argv[0] is a language (python, node, bash), argv[1] code in it: runs
+	 * in an interpreter that was started before, where there is one */
+	GUEST_EXEC_CODE = 1u << 2,
 };
 
 /* Followed by NUL-terminated strings without padding, in this order: user,
@@ -116,7 +158,7 @@ enum guest_exec_flags {
 struct guest_exec {
 	uint32_t flags;      /* enum guest_exec_flags */
 	uint32_t timeout_ms; /* 0: none; then SIGKILL to every process */
-	uint32_t argc;       /* 1..BRIG_ARGV_MAX; 1 with GUEST_EXEC_SHELL */
+	uint32_t argc;       /* 1..BRIG_ARGV_MAX; 1 with SHELL, 2 with CODE */
 	uint32_t envc;       /* 0..BRIG_ENV_MAX */
 };
 static_assert(sizeof(struct guest_exec) == 16, "wire format");

@@ -46,6 +46,10 @@
 /* vsock connections of one guest that may be open at once. */
 #define BRIG_VSOCK_CONNS_MAX 256u
 
+/* Sealed disk layers below one running disk: a snapshot adds one. So many
+ * descriptors pass in one packet (SCM_MAX_FD is 253). */
+#define BRIG_LAYERS_MAX 200u
+
 /* Console ring that brigd and brig-vmm share: header page and data. */
 #define BRIG_CONSOLE_RING_BYTES (64u << 10)
 

@@ -7,9 +7,10 @@
  * path. brig-spawn re-checks every field: brigd may be compromised, and must
  * not become root.
  *
- *   SPAWN_START    fds, in order: control, kernel, initrd, base, layer,
- *                  console. Reply SPAWN_STARTED with two descriptors: pidfd,
- *                  and the sandbox's cgroup directory (O_PATH).
+ *   SPAWN_START    fd: the control socket. Starts a shell: a microVM of this
+ *                  shape without a guest. Reply SPAWN_STARTED with two
+ *                  descriptors: pidfd, and the sandbox's cgroup directory
+ *                  (O_PATH).
  *   SPAWN_KILL     handle. Kills all of the cgroup; reply SPAWN_DONE. The
  *                  SPAWN_EXITED event follows when everything is cleaned up.
  *   SPAWN_PROBE    Runs `brig-vmm --probe`; reply SPAWN_PROBED.
@@ -27,8 +28,8 @@
 #include "limits.h"
 
 #define SPAWN_SOCKET_PATH "/run/brig/spawn.sock"
-#define SPAWN_FDS_MAX 6
-#define SPAWN_START_FDS 6
+#define SPAWN_FDS_MAX 1
+#define SPAWN_START_FDS 1
 #define SPAWN_STARTED_FDS 2
 
 /* uids SPAWN_UID_BASE .. + BRIG_SANDBOXES_MAX - 1 belong to microVMs. */
@@ -60,15 +61,12 @@ struct spawn_msg {
 	uint32_t vcpus;
 	uint32_t memory_mib;
 	uint64_t disk_bytes;
-	uint64_t base_bytes;
 	uint32_t cpu_quota_percent; /* of one CPU, 100 = one; 0: no quota */
-	uint32_t flags;             /* enum vmm_config_flags */
 	uint32_t uid;               /* STARTED */
 	int32_t wait_status;        /* EXITED */
 	uint32_t kvm_kind;          /* PROBED: enum spawn_kvm_kind */
-	uint32_t zero;
-	uint64_t iterations_per_s; /* PROBED */
+	uint64_t iterations_per_s;  /* PROBED */
 };
-static_assert(sizeof(struct spawn_msg) == 104, "wire format");
+static_assert(sizeof(struct spawn_msg) == 88, "wire format");
 
 #endif

@@ -1,13 +1,20 @@
 /* vmm.h - brig-spawn -> brig-vmm at start, brigd <-> brig-vmm after that.
  * SPDX-License-Identifier: Apache-2.0
  *
- * brig-vmm gets everything as descriptors at fixed numbers, and no argument
- * and no environment. It reads one struct vmm_config from VMM_FD_CONFIG (a
- * pipe that brig-spawn filled), then speaks with brigd on VMM_FD_CONTROL: a
- * SOCK_SEQPACKET socket on which each packet is one struct vmm_msg, with at
- * most one descriptor attached. brigd is not trusted with more than its own
- * sandbox; brig-vmm may be compromised by its guest, so brigd checks every
- * field that comes back.
+ * brig-spawn starts brig-vmm as a shell: a jailed process with a virtual
+ * machine of the right shape and no guest. It has a few descriptors at fixed
+ * numbers, no argument and no environment, and reads one struct vmm_config
+ * from VMM_FD_CONFIG (a pipe that brig-spawn filled). When it is built it
+ * says VMM_READY to brigd and waits to be claimed: by VMM_BOOT, which loads a
+ * kernel, or by VMM_RESTORE, which continues a machine that was saved.
+ *
+ * VMM_FD_CONTROL is a SOCK_SEQPACKET socket; each packet is one struct
+ * vmm_msg with the descriptors that its type says. brigd is not trusted with
+ * more than its own sandbox; brig-vmm may be compromised by its guest, so
+ * brigd checks every field that comes back.
+ *
+ *   shell --BOOT, RESTORE--> running <--PAUSE, RESUME--> paused
+ *                               any of them --STOP, guest, error--> stopped
  */
 #ifndef BRIG_WIRE_VMM_H
 #define BRIG_WIRE_VMM_H
@@ -19,41 +26,44 @@
 
 enum vmm_fd {
 	/* 0 and 1 are /dev/null, 2 is the log */
-	VMM_FD_CONFIG = 3,   /* pipe: one struct vmm_config */
-	VMM_FD_CONTROL = 4,  /* SOCK_SEQPACKET: struct vmm_msg */
-	VMM_FD_KVM = 5,      /* /dev/kvm */
-	VMM_FD_KERNEL = 6,   /* ELF, read only */
-	VMM_FD_INITRD = 7,   /* cpio archive, read only */
-	VMM_FD_BASE = 8,     /* base image: regular file or block device, ro */
-	VMM_FD_LAYER = 9,    /* copy-on-write layer: empty file, read-write */
-	VMM_FD_CONSOLE = 10, /* memfd: struct vmm_console and its data */
-	VMM_FD_END = 11,
+	VMM_FD_CONFIG = 3,  /* pipe: one struct vmm_config */
+	VMM_FD_CONTROL = 4, /* SOCK_SEQPACKET: struct vmm_msg */
+	VMM_FD_KVM = 5,     /* /dev/kvm */
+	VMM_FD_PROC = 6,    /* procfs of its own PID namespace, mounted nowhere:
+	                       for /proc/self/pagemap */
+	VMM_FD_END = 7,
 };
 
 #define VMM_CONFIG_MAGIC 0x67697262u /* "brig" */
-#define VMM_CONFIG_VERSION 1u
+#define VMM_CONFIG_VERSION 2u
 
-enum vmm_config_flags {
-	VMM_CONFIG_CONSOLE_VERBOSE = 1u << 0, /* no "quiet": full boot log */
-};
-
+/* The shape of the machine: what cannot change any more. */
 struct vmm_config {
 	uint32_t magic;
 	uint32_t version;
 	uint32_t vcpus;      /* 1..BRIG_VCPUS_MAX */
 	uint32_t memory_mib; /* BRIG_MEMORY_MIB_MIN..MAX */
 	uint64_t disk_bytes; /* virtual size of the root disk */
-	uint64_t base_bytes; /* size of the base image; at most disk_bytes */
-	uint32_t flags;      /* enum vmm_config_flags */
-	uint32_t zero;
+	uint64_t zero;
 };
-static_assert(sizeof(struct vmm_config) == 40, "wire format");
+static_assert(sizeof(struct vmm_config) == 32, "wire format");
 
 enum vmm_msg_type {
-	/* brigd -> brig-vmm; each is answered by VMM_REPLY with the same seq */
+	/* brigd -> brig-vmm; each is answered by VMM_REPLY with the same seq
+	 * and, where it says so, by an event later */
 	VMM_CONNECT = 1, /* port: guest port; reply carries a stream socket */
 	VMM_STATS = 2,   /* reply: u.stats */
 	VMM_STOP = 3,    /* end now; no reply, the socket closes */
+	VMM_BOOT = 4,    /* u.boot, VMM_BOOT_FDS; then VMM_RUNNING */
+	VMM_RESTORE = 5, /* u.restore and its fds; then VMM_RUNNING */
+	VMM_PAUSE = 6,   /* the vCPUs stand still when the reply comes */
+	VMM_RESUME = 7,
+	VMM_SAVE = 8,  /* u.save, VMM_SAVE_FDS. The reply comes when the guest
+	                 runs on: value is how long it stood still, in ns.
+	                 VMM_SAVED comes when the files are written. One at a
+	                 time: -EBUSY. */
+	VMM_RESET = 9, /* back to what the last VMM_RESTORE gave, in the same
+	                  process: u.restore and the same fds again */
 
 	/* brig-vmm -> brigd */
 	VMM_REPLY = 16,   /* status: 0 or -errno */
@@ -61,6 +71,83 @@ enum vmm_msg_type {
 	VMM_ACCEPT = 18,  /* the guest connected to host port `port`; carries a
 	                     stream socket */
 	VMM_STOPPED = 19, /* last words; status: enum vmm_stop_reason */
+	VMM_READY = 20, /* the shell is built; value: CPU time of that in ns */
+	VMM_SAVED = 21, /* seq: of VMM_SAVE; status: 0 or -errno; u.saved */
+};
+
+/* Descriptors of VMM_BOOT, in this order. */
+enum vmm_boot_fd {
+	VMM_BOOT_FD_KERNEL,  /* ELF, read only */
+	VMM_BOOT_FD_INITRD,  /* cpio archive, read only */
+	VMM_BOOT_FD_CONSOLE, /* memfd: struct vmm_console */
+	VMM_BOOT_FD_BASE,    /* base image: regular file or block device, ro */
+	VMM_BOOT_FD_TOP,     /* copy-on-write layer: empty file, read-write */
+	VMM_BOOT_FDS,
+};
+
+enum vmm_boot_flags {
+	VMM_BOOT_CONSOLE_VERBOSE = 1u << 0, /* no "quiet": full boot log */
+};
+
+struct vmm_boot {
+	uint64_t base_bytes; /* size of the base image; at most disk_bytes */
+	uint32_t flags;      /* enum vmm_boot_flags */
+	uint32_t zero;
+};
+
+/* Descriptors of VMM_RESTORE and VMM_RESET: these, then `layers` sealed disk
+ * layers, oldest first, as the saved state counts them, then the top layer
+ * (empty). Without VMM_RESTORE_DELTA there is no delta in the list. */
+enum vmm_restore_fd {
+	VMM_RESTORE_FD_STATE,   /* file that VMM_SAVE wrote, read only */
+	VMM_RESTORE_FD_MEMORY,  /* memfd, sealed: all of RAM */
+	VMM_RESTORE_FD_CONSOLE, /* memfd: struct vmm_console */
+	VMM_RESTORE_FD_BASE,    /* base image */
+	VMM_RESTORE_FDS_MIN,
+};
+
+enum vmm_restore_flags {
+	/* After the base image comes one more memfd, sealed, as large as RAM:
+	 * where it has data (SEEK_DATA) it stands for VMM_RESTORE_FD_MEMORY. */
+	VMM_RESTORE_DELTA = 1u << 0,
+	/* Load everything and stay paused. */
+	VMM_RESTORE_PAUSED = 1u << 1,
+};
+
+struct vmm_restore {
+	uint64_t base_bytes;
+	uint32_t flags;  /* enum vmm_restore_flags */
+	uint32_t layers; /* sealed ones, at most BRIG_LAYERS_MAX */
+};
+
+#define VMM_FDS_MAX (VMM_RESTORE_FDS_MIN + 2 + BRIG_LAYERS_MAX)
+
+/* Descriptors of VMM_SAVE, in this order. The memory file is as large as RAM
+ * (low part, then high part) and has data exactly for the pages that differ
+ * from what the machine was restored from; holes are inherited. After a boot
+ * nothing is inherited and holes are zero. */
+enum vmm_save_fd {
+	VMM_SAVE_FD_STATE,  /* empty file or memfd, read-write */
+	VMM_SAVE_FD_MEMORY, /* the same */
+	VMM_SAVE_FD_TOP,    /* new top layer, empty: the old one is sealed */
+	VMM_SAVE_FDS,
+};
+
+enum vmm_save_flags {
+	VMM_SAVE_STAY_PAUSED = 1u << 0, /* the reply leaves the guest paused */
+};
+
+struct vmm_save {
+	uint32_t flags; /* enum vmm_save_flags */
+	uint32_t zero;
+};
+
+struct vmm_saved {
+	uint64_t memory_bytes; /* written to the memory file */
+	uint64_t state_bytes;
+	uint64_t layer_bytes; /* of the layer that was sealed */
+	uint32_t layers;      /* sealed ones that the state names now */
+	uint32_t zero;
 };
 
 enum vmm_stop_reason {
@@ -71,7 +158,7 @@ enum vmm_stop_reason {
 	VMM_STOP_INTERNAL_ERROR = 5, /* KVM_EXIT_INTERNAL_ERROR and the like */
 	VMM_STOP_COMMAND = 6,        /* VMM_STOP, or brigd is gone */
 	VMM_STOP_DEVICE = 7,         /* a device could not finish a reset */
-	VMM_STOP_SETUP = 8,          /* before the first KVM_RUN; value: step */
+	VMM_STOP_SETUP = 8,          /* the claim failed; detail: -errno */
 };
 
 /* Counted by the monitor: a guest cannot forge them. */
@@ -96,6 +183,10 @@ struct vmm_msg {
 	uint64_t value;
 	union {
 		struct vmm_stats stats;
+		struct vmm_boot boot;
+		struct vmm_restore restore;
+		struct vmm_save save;
+		struct vmm_saved saved;
 		uint8_t zero[56];
 	} u;
 };

@@ -1,0 +1,32 @@
+/* worker.h - one thread for what blocks: hashing, copying, fsync.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A job's work() runs in the worker thread, with nothing of brigd's state but
+ * what the job owns; done() then runs in the event loop. Jobs run in order.
+ */
+#ifndef BRIGD_WORKER_H
+#define BRIGD_WORKER_H
+
+#include <stdbool.h>
+
+#include "cc.h"
+#include "loop.h"
+
+struct worker;
+
+/* Embedded in its owner, borrowed until done(). */
+struct worker_job {
+	void (*work)(struct worker_job *job); /* worker thread */
+	void (*done)(struct worker_job *job); /* event loop */
+	struct worker_job *next;              /* private */
+};
+
+/* NULL after logging. */
+struct worker *worker_new(struct loop *loop);
+void worker_add(struct worker *w, struct worker_job *job);
+
+/* Waits for the running job; jobs that have not begun are dropped without
+ * done(). */
+void worker_free(struct worker *w);
+
+#endif
