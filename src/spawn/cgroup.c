@@ -20,7 +20,10 @@
 #include "request.h"
 
 /* Memory of brig-vmm besides the guest's RAM: its own, page tables on both
- * sides (0.4 % of RAM) and page cache of the disk, which can be reclaimed. */
+ * sides (0.4 % of RAM) and page cache of the disk, which can be reclaimed. And
+ * RAM counts twice: what a clone is made of is written to a memfd, which
+ * belongs to who wrote it. */
+#define RAM_COPIES 2u
 #define OVERHEAD_MIB 64u
 #define OVERHEAD_DIVISOR 100u
 
@@ -203,7 +206,7 @@ static int set_limit(int dir_fd, const char *name, const char *text)
 static int set_limits(int dir_fd, const struct cgroup_limits *l)
 {
 	char text[64];
-	uint64_t mib = (uint64_t)l->memory_mib + OVERHEAD_MIB +
+	uint64_t mib = RAM_COPIES * (uint64_t)l->memory_mib + OVERHEAD_MIB +
 		       l->memory_mib / OVERHEAD_DIVISOR;
 
 	(void)snprintf(text, sizeof(text), "%" PRIu64 "M", mib);

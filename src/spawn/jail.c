@@ -30,7 +30,7 @@
  * few dozen. */
 #define NOFILE_MAX 1024u
 
-/* The layer's last block, and the log if that is a file. */
+/* The last block, and the log if that is a file. */
 #define FSIZE_SLACK (64ull << 20)
 
 /* Any directory that every system has: the new root is put on top of it in a
@@ -70,6 +70,22 @@ static int empty_root(void)
 	return chdir("/");
 }
 
+/* A procfs that shows the processes of this PID namespace and nothing else,
+ * mounted nowhere. */
+static int open_proc(int *ret)
+{
+	int fs = fsopen("proc", FSOPEN_CLOEXEC);
+
+	if (fs < 0 ||
+	    fsconfig(fs, FSCONFIG_SET_STRING, "subset", "pid", 0) < 0 ||
+	    fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -1;
+	*ret = fsmount(fs, FSMOUNT_CLOEXEC,
+		       MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+			       MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	return *ret < 0 ? -1 : 0;
+}
+
 static int set_limit(__rlimit_resource_t what, rlim_t max)
 {
 	const struct rlimit limit = { .rlim_cur = max, .rlim_max = max };
@@ -77,12 +93,12 @@ static int set_limit(__rlimit_resource_t what, rlim_t max)
 	return setrlimit(what, &limit);
 }
 
-static int set_rlimits(uint64_t disk_bytes)
+static int set_rlimits(uint64_t file_bytes)
 {
 	if (set_limit(RLIMIT_CORE, 0) < 0 ||
 	    set_limit(RLIMIT_NOFILE, NOFILE_MAX) < 0)
 		return -1;
-	return set_limit(RLIMIT_FSIZE, disk_bytes + FSIZE_SLACK);
+	return set_limit(RLIMIT_FSIZE, file_bytes + FSIZE_SLACK);
 }
 
 /* Moves a descriptor above the numbers that have a meaning in brig-vmm. */
@@ -168,9 +184,11 @@ void jail_run_vmm(const struct jail *jail)
 	/* Not by clone: it would take the cgroup of brig-spawn as its root. */
 	if (unshare(CLONE_NEWCGROUP) < 0)
 		fail(j.report_fd, "cgroup namespace");
+	if (open_proc(&j.fds[VMM_FD_PROC]) < 0)
+		fail(j.report_fd, "procfs");
 	if (place_fds(&j) < 0)
 		fail(j.report_fd, "descriptors");
-	if (set_rlimits(j.disk_bytes) < 0)
+	if (set_rlimits(j.file_bytes) < 0)
 		fail(j.report_fd, "rlimits");
 	if (drop_bounding_set() < 0)
 		fail(j.report_fd, "bounding set");

@@ -24,9 +24,10 @@ struct jail {
 	int report_fd;       /* write end of a pipe */
 	int vmm_fd;          /* the program */
 	int null_fd;         /* /dev/null */
-	int fds[VMM_FD_END]; /* from VMM_FD_CONFIG on: what goes there */
+	int fds[VMM_FD_END]; /* from VMM_FD_CONFIG on: what goes there; the
+	                        child makes VMM_FD_PROC itself */
 	uid_t uid;           /* and gid */
-	uint64_t disk_bytes; /* largest file it may write */
+	uint64_t file_bytes; /* largest file it may write */
 };
 
 /* Leaves everything behind and becomes brig-vmm. The child was cloned into

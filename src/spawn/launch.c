@@ -16,6 +16,7 @@
 #include "jail.h"
 #include "launch.h"
 #include "log.h"
+#include "num.h"
 #include "request.h"
 #include "wire/vmm.h"
 
@@ -146,8 +147,6 @@ static int config_pipe(const struct spawn_msg *m)
 		.vcpus = m->vcpus,
 		.memory_mib = m->memory_mib,
 		.disk_bytes = m->disk_bytes,
-		.base_bytes = m->base_bytes,
-		.flags = m->flags,
 	};
 	int ends[2];
 
@@ -239,7 +238,7 @@ int launch_start(const struct spawn_msg *m, const int *fds, size_t nfds,
 	int r = request_check_start(m, nfds);
 
 	if (r == 0)
-		r = request_check_files(m, fds);
+		r = request_check_control(fds[0]);
 	if (r < 0)
 		return r;
 	struct slot *s = find_slot();
@@ -261,15 +260,12 @@ int launch_start(const struct spawn_msg *m, const int *fds, size_t nfds,
 		.vmm_fd = shared.vmm_fd,
 		.null_fd = shared.null_fd,
 		.fds = { [VMM_FD_CONFIG] = config_fd,
-			 [VMM_FD_CONTROL] = fds[REQUEST_FD_CONTROL],
+			 [VMM_FD_CONTROL] = fds[0],
 			 [VMM_FD_KVM] = kvm_fd,
-			 [VMM_FD_KERNEL] = fds[REQUEST_FD_KERNEL],
-			 [VMM_FD_INITRD] = fds[REQUEST_FD_INITRD],
-			 [VMM_FD_BASE] = fds[REQUEST_FD_BASE],
-			 [VMM_FD_LAYER] = fds[REQUEST_FD_LAYER],
-			 [VMM_FD_CONSOLE] = fds[REQUEST_FD_CONSOLE] },
+			 [VMM_FD_PROC] = -1 },
 		.uid = slot_uid(s),
-		.disk_bytes = m->disk_bytes,
+		.file_bytes =
+			u64_max(m->disk_bytes, (uint64_t)m->memory_mib << 20),
 	};
 	r = start_process(s, cgroup_fd, &j);
 	if (r < 0) {
