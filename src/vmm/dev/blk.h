@@ -5,6 +5,8 @@
  * are done one after the other in the notify callback, so nothing is in
  * flight between callbacks and a reset finds nothing to wait for (A-14).
  *
+ * The disk may be opened (cow_open) after blk_init(), before the guest runs.
+ *
  * All fields belong to vmm_lock.
  */
 #ifndef BRIG_VMM_DEV_BLK_H
@@ -38,7 +40,11 @@ struct blk {
  * puts &b->dev into its slot. */
 void blk_init(struct blk *b, struct cow *cow, struct gmem *mem, int irq_fd);
 
-/* Bytes that the guest's writes take in the layer. */
+/* Saves or loads the device, as virtio_state() says. The disk behind it is
+ * cow_state()'s. */
+void blk_state(struct state_stream *s, struct blk *b);
+
+/* Bytes that the guest's writes take in the top layer. */
 uint64_t blk_layer_bytes(const struct blk *b);
 
 #endif

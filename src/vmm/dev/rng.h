@@ -35,4 +35,8 @@ struct rng {
 /* Prepares the device with a full bucket; borrows all it is given. */
 void rng_init(struct rng *r, struct gmem *mem, int irq_fd);
 
+/* Saves or loads the device, as virtio_state() says. The bucket keeps its level
+ * and earns nothing for the time between. */
+void rng_state(struct state_stream *s, struct rng *r);
+
 #endif

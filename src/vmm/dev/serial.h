@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../state/stream.h"
 #include "cc.h"
 #include "wire/vmm.h"
 
@@ -23,7 +24,7 @@
 
 struct serial {
 	pthread_mutex_t lock;
-	struct vmm_console *console; /* borrowed; written, never read */
+	struct vmm_console *console; /* borrowed; NULL: none yet */
 	int irq_fd;                  /* borrowed */
 
 	/* under lock */
@@ -38,9 +39,13 @@ struct serial {
 	uint8_t dlm;
 };
 
-/* Prepares the port; borrows all it is given. `irq_fd` is a non-blocking
- * eventfd that raises an edge-triggered interrupt. */
-void serial_init(struct serial *s, struct vmm_console *console, int irq_fd);
+/* Prepares the port; borrows `irq_fd`, a non-blocking eventfd that raises an
+ * edge-triggered interrupt. Without a console yet. */
+void serial_init(struct serial *s, int irq_fd);
+
+/* Gives the port its console, before the guest runs: borrowed. Goes on after
+ * what was written there; a console that was there before is let go. */
+void serial_set_console(struct serial *s, struct vmm_console *console);
 
 /* One byte of port access at `offset` below SERIAL_PORTS. All registers are a
  * byte wide: the caller splits wider accesses and repeats string ones. Offset
@@ -50,5 +55,13 @@ void serial_write(struct serial *s, uint16_t offset, uint8_t v);
 
 /* Bytes that were sent and are no longer in the ring. Any thread. */
 uint64_t serial_dropped(struct serial *s);
+
+/* Saves or loads the registers; the console is not part of it. While the vCPUs
+ * stand still: takes no lock. A port that was refused is as it was. */
+void serial_state(struct state_stream *s, struct serial *port);
+
+/* After everything was loaded, before the vCPUs run: raises an interrupt that
+ * was pending again. */
+void serial_restored(struct serial *s);
 
 #endif

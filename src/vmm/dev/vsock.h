@@ -11,6 +11,11 @@
  * connections, VSOCK_RING_BYTES of unsent data for each, VSOCK_RSTS_MAX
  * refusals. brigd's socket is trusted no more than a client's: it may stall,
  * close or shut down at any time.
+ *
+ * Connections are never saved: they end with the machine that had them. A
+ * restored guest is told so before anything else, by the event
+ * VIRTIO_VSOCK_EVENT_TRANSPORT_RESET (5.10.6.7); until it has handled that, no
+ * packet reaches it, for a new connection must not be taken for an old one.
  */
 #ifndef BRIG_VMM_DEV_VSOCK_H
 #define BRIG_VMM_DEV_VSOCK_H
@@ -68,6 +73,13 @@ struct vsock_conn {
 	bool ring_touched;  /* the ring has pages to give back */
 };
 
+/* Between a restore and the guest's answer to the event. */
+enum vsock_gate {
+	VSOCK_GATE_OPEN,
+	VSOCK_GATE_UNTOLD, /* no event buffer yet */
+	VSOCK_GATE_TOLD,   /* until the event buffer comes back */
+};
+
 struct vsock_rst {
 	uint32_t host_port;
 	uint32_t guest_port;
@@ -89,8 +101,10 @@ struct vsock {
 	bool rx_ready; /* `rx` holds a popped chain, not used yet */
 	bool rx_raise; /* pushed, not yet interrupted */
 	bool tx_raise;
-	uint32_t connects; /* ever: makes fresh host ports */
-	unsigned int turn; /* connection served next */
+	enum vsock_gate gate; /* not open: no packet for the guest */
+	uint16_t gate_avail;  /* event ring's available index when told */
+	uint32_t connects;    /* ever: makes fresh host ports */
+	unsigned int turn;    /* connection served next */
 	unsigned int first_rst;
 	unsigned int rst_count;
 	struct vsock_rst rsts[VSOCK_RSTS_MAX];
@@ -137,5 +151,10 @@ must_check int vsock_connect(struct vsock *v, uint32_t guest_port, int *ret_fd);
 
 /* An epoll event of a connection; a stale one is harmless. Takes vmm_lock. */
 void vsock_event(struct vsock *v, uint32_t index, uint32_t events);
+
+/* Saves or loads the device, as virtio_state() says. Loading closes every
+ * connection that there was (brigd reads end of file). vsock_connect() may be
+ * called once it is loaded; virtio_restored() then tells the guest. */
+void vsock_state(struct state_stream *s, struct vsock *v);
 
 #endif

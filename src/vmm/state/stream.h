@@ -15,7 +15,7 @@
  * each field its kind, name and size, so that a person or another version can
  * read it without this program.
  *
- *   file     = header, section..., end mark; CRC-32C of all that comes before
+ *   file     = header, section..., u8 'Z'; CRC-32C of all that comes before
  *              it in the last four bytes
  *   header   = "brigstat", u32 format version, u32 0, u64 bytes of the file
  *   section  = u8 'S', u8 length of name, name, u32 version of the section
@@ -29,10 +29,11 @@
  * damaged (size, CRC, end); -EPROTO it is of another shape (magic, a field of
  * another name or kind, a section missing); -ENOTSUP of another version;
  * -ERANGE a value is out of its bounds or state_fail() was called; -ENOSPC the
- * buffer is too small to save into; `where` then names section and field.
+ * buffer is too small to save into; `where` then names field and section (the
+ * one that began last).
  *
- * One thread, no allocation: the caller brings the buffer. Loading, all bytes
- * are hostile.
+ * One thread at a time, no allocation: the caller brings the buffer. Loading,
+ * all bytes are hostile.
  */
 #ifndef BRIG_VMM_STATE_STREAM_H
 #define BRIG_VMM_STATE_STREAM_H

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "../gmem.h"
+#include "../state/stream.h"
 #include "queue.h"
 
 #define VIRTIO_QUEUES_MAX 3u
@@ -121,7 +122,29 @@ void virtio_mmio_write(struct virtio_dev *d, uint64_t offset, const void *data,
 /* The ioeventfd of queue `q` fired. Device thread; takes vmm_lock. */
 void virtio_kick(struct virtio_dev *d, unsigned int q);
 
+/* Saves, or loads, the transport of a device: what a driver has written and how
+ * far the rings are. Called by the model's own X_state() while the vCPUs stand
+ * still and no other thread is in the device; takes no lock. Saving changes
+ * nothing. A chain that was popped and not pushed is saved as not popped, so
+ * nothing may have been done with it yet.
+ *
+ * Loading resets the device first (the model's `reset` is called if it was
+ * active), and accepts what a driver could have brought about and nothing
+ * else: the queues pass queue_activate() and the model's `activate` is called
+ * as for DRIVER_OK. Guest memory must be in place. A device that was refused
+ * is as after a reset. Counters are neither saved nor changed. */
+void virtio_state(struct state_stream *s, struct virtio_dev *d);
+
+/* After everything was loaded, before the vCPUs run: interrupts the driver and
+ * serves every queue once, since what was on its way in eventfds when the
+ * machine was saved is lost. Takes vmm_lock. */
+void virtio_restored(struct virtio_dev *d);
+
 /* --- what a model calls --------------------------------------------------- */
+
+/* Whether queue `q` is in use and the device neither needs a reset nor was
+ * given up by its driver. */
+bool virtio_usable(const struct virtio_dev *d, unsigned int q);
 
 /* queue_pop: 1, 0 or negative; a negative result has already put the device
  * into "needs reset". 0 also when the queue may not be touched: the device is
