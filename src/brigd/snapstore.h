@@ -6,22 +6,30 @@
  *                                made of, their sizes and SHA-256; its last
  *                                line is the SHA-256 of all before it
  *
- * A snapshot is there when its manifest is: objects are written, synced and
- * linked first, then the manifest under a temporary name, synced, renamed. So
- * a crash leaves a snapshot complete or absent; objects that no manifest names
- * and nobody uses are removed at start and when the last snapshot that names
- * them goes. Deleting a snapshot never hurts another: they share objects, not
- * each other.
+ * A snapshot is there when its manifest is. Files have no name while they are
+ * written (O_TMPFILE); objects are synced, then linked, then their directory
+ * is synced; the manifest comes last, in the same way. So a crash leaves a
+ * snapshot complete or absent, and nothing to clean up but objects that no
+ * manifest names: those are removed at start, and when the last snapshot that
+ * names them goes and nobody uses them. Deleting a snapshot never hurts
+ * another: they share objects, not each other.
  *
  * Memory and disk objects are sparse; their SHA-256 is over the number (u64
  * little-endian) and the bytes of each 4 KiB block that has data, in order:
  * what is a hole is part of what is hashed.
  *
+ * Each snapshot of a machine that was itself restored adds a delta to those it
+ * came from. When a new delta is at least half as large as the one before it,
+ * publishing merges that one into it, and so on: each delta is then less than
+ * half of the one below, so there are few, and together they are at most twice
+ * the largest, however long the history is.
+ *
  * Files are hostile: everything is verified before it is used. Event-loop
  * thread; what blocks runs in the worker and calls back. Errors are -errno:
  * -ENOENT no such snapshot, -EBADMSG damaged (logged: what and where),
- * -ENOTSUP made by another version, -ESTALE the base image changed, -ENOSPC,
- * -EIO.
+ * -ENOTSUP made by another version, -EBUSY still being made, -EDQUOT
+ * SNAPSHOTS_MAX, -ENOSPC, -EIO, -ENOMEM. Whether the base image is still the
+ * same (shape.image_hash) is for the caller to see.
  */
 #ifndef BRIGD_SNAPSTORE_H
 #define BRIGD_SNAPSTORE_H
@@ -34,6 +42,18 @@
 #include "worker.h"
 
 #define SNAP_ID_BYTES 32u /* "snap_" and 24 characters */
+
+/* Snapshots of one host. */
+#define SNAPSHOTS_MAX 10000u
+
+/* State of the devices and vCPUs of one machine. */
+#define SNAP_STATE_MAX (16u << 20)
+
+/* Exports and imports at once: each is a thread. */
+#define SNAP_TRANSFERS_MAX 4u
+
+/* A transfer whose other side moves no byte for so long is given up. */
+#define SNAP_TRANSFER_IDLE_S 60u
 
 enum snap_kind {
 	SNAP_MEMORY,   /* a whole machine */
@@ -49,26 +69,30 @@ enum snap_status {
 
 struct snap {
 	char id[SNAP_ID_BYTES];
-	char name[NAME_BYTES];
-	int64_t tenant;
+	char name[NAME_BYTES]; /* UTF-8 without control characters, not "" */
+	int64_t tenant;        /* of a damaged manifest: STORE_TENANT */
 	enum snap_kind kind;
 	enum snap_status status;
 	char problem[64];
 	bool quiesced; /* consistency "application", else "crash" */
 	int64_t created_ms;
-	char parent[SNAP_ID_BYTES]; /* "": none; may be gone */
-	char source_id[BRIG_ID_BYTES];
-	char source_name[NAME_BYTES];
+	char parent[SNAP_ID_BYTES];    /* "": none; may be gone */
+	char source_id[BRIG_ID_BYTES]; /* "": none */
+	char source_name[NAME_BYTES];  /* as name, or "" */
 	struct shape shape;
-	uint64_t own_bytes;    /* objects that no other snapshot names */
-	uint64_t shared_bytes; /* the others */
+	uint64_t own_bytes;    /* on disk, of objects no other snapshot names */
+	uint64_t shared_bytes; /* of the others */
 };
 
 struct snapstore;
 
-/* Opens or makes DIR, reads the manifests, removes what a crash left. NULL
- * after logging. */
+/* Opens or makes DIR, reads the manifests, removes what a crash left. Refuses
+ * a file system without O_TMPFILE or one that tells holes in units over 4 KiB.
+ * NULL after logging. */
 struct snapstore *snapstore_open(const char *dir, struct worker *worker);
+
+/* Call worker_free() first. What is under way is dropped without on_done, and
+ * so are transfers: their sockets are shut down. NULL is fine. */
 void snapstore_close(struct snapstore *st);
 
 /* Calls `each` for every snapshot of `tenant` (0: all), newest first. */
@@ -83,22 +107,26 @@ const struct snap *snapstore_find(struct snapstore *st, int64_t tenant,
 /* --- making one ------------------------------------------------------------ */
 
 /* A file without a name on the store's file system, read-write: for VMM_SAVE
- * to write into, or a new top layer. -errno: not to be had. */
+ * to write into, or a new top layer. -errno: not to be had. When it is written
+ * it goes through saved_freeze(). */
 must_check int snapstore_file(struct snapstore *st);
 
 struct snap_draft {
-	struct snap snap; /* id, sizes and status are filled in */
+	/* id, status and sizes are filled in, and created_ms if it is 0. */
+	struct snap snap;
 
 	/* The machine: state, layers (sealed, oldest first) and memory (full
-	 * image, then deltas). Files without an object become objects, in
-	 * place. `base` and `delta` are not looked at. With SNAP_DISK only the
-	 * layers. Holds a reference until on_done. */
+	 * image, then deltas). Files without an object become objects: in
+	 * place if snapstore_file() made them, else copied. `base` and `delta`
+	 * are not looked at. With SNAP_DISK only the layers. Deltas may have
+	 * become fewer afterwards. on_done finds the reference still there: it
+	 * is the caller's. */
 	struct saved *saved;
 
-	/* 0: it is there, and snap is as snapstore_find() would say. */
+	/* 0: it is there, and snap is as snapstore_find() would say. Otherwise
+	 * nothing is left behind. -EINVAL: names or ids that cannot be
+	 * written, or files of the wrong size. */
 	void (*on_done)(struct snap_draft *d, int error);
-	struct worker_job job; /* private */
-	int error;             /* private */
 };
 
 /* Publishes; the draft is the caller's and borrowed until on_done, which is
@@ -109,13 +137,14 @@ void snapstore_publish(struct snapstore *st, struct snap_draft *d);
 /* --- using one ------------------------------------------------------------- */
 
 struct snap_load {
-	char id[SNAP_ID_BYTES];
-	/* `saved` (a reference, the callee's) or NULL with -errno. */
+	/* `saved` (a reference, the callee's) or NULL with -errno. Always
+	 * called, from the loop. */
 	void (*on_done)(struct snap_load *l, int error, struct saved *saved);
-	struct worker_job job; /* private, as the rest */
-	struct snapstore *store;
+
+	/* Private. */
+	char id[SNAP_ID_BYTES];
 	struct saved *saved;
-	int error;
+	struct worker_job job;
 };
 
 /* Verifies a snapshot and brings its RAM into sealed memfds: `base` from the
@@ -123,11 +152,12 @@ struct snap_load {
  * from all deltas, newest first, so that a long chain costs no more than its
  * pages. What was loaded before and is still in memory is given out again, at
  * once but from the loop; snapstore_keep() bounds that. SNAP_DISK: layers
- * only. */
+ * only. `l` is borrowed until on_done. */
 void snapstore_load(struct snapstore *st, const char *id, struct snap_load *l);
 
 /* RAM of loaded snapshots that nobody runs from is kept up to so many bytes,
- * least recently used first to go. Templates are not counted. */
+ * least recently used first to go. Templates are not counted and stay until
+ * they are deleted. */
 void snapstore_keep(struct snapstore *st, uint64_t bytes);
 
 /* Merges: makes a memfd, sealed, of `newer` and of what only `older` has; for
@@ -137,19 +167,55 @@ struct snap_merge {
 	int older_fd; /* borrowed until on_done */
 	int newer_fd; /* borrowed; memfd that VMM_SAVE wrote */
 	void (*on_done)(struct snap_merge *m, int fd_or_error);
-	struct worker_job job; /* private */
-	int result;            /* private */
+
+	/* Private. */
+	struct worker_job job;
+	int result;
 };
 void snapstore_merge(struct snapstore *st, struct snap_merge *m);
 
-/* Removes it. Its objects go when nobody names or runs from them. 0 or
- * -errno. */
+/* Removes it. Its objects go when no snapshot names them and nobody runs from
+ * them. 0 or -errno; -EBUSY while it is being made. */
 must_check int snapstore_delete(struct snapstore *st, const char *id);
 
-/* A sandbox runs from `saved` (layers, memory): its objects stay. Call when
- * references are taken and dropped: objects of a saved machine are in use as
- * long as a struct saved from this store exists (saved_unref() of the last
- * reference makes snapstore_sweep() worth calling). */
+/* Frees what only the store itself still holds: call when the last reference
+ * to a saved machine was dropped. Objects in use stay as long as a struct
+ * saved names them. */
 void snapstore_sweep(struct snapstore *st);
+
+/* --- carrying one elsewhere ------------------------------------------------- */
+
+/* One snapshot as one stream: manifest, then its objects with their holes, end
+ * mark. Each transfer has a thread of its own, so it may block; a socket gets
+ * a time-out of SNAP_TRANSFER_IDLE_S. -EMFILE: SNAP_TRANSFERS_MAX.
+ *
+ * The other side ends a transfer by shutting down or closing its end. */
+struct snap_export {
+	int fd; /* blocking; borrowed until on_done */
+	void (*on_done)(struct snap_export *e, int error);
+	void *transfer; /* private */
+};
+
+/* 0: on_done will be called, from the loop, when all is written or with
+ * -errno. Otherwise -errno and it will not. What is written is verified on
+ * the way: if an object turns out damaged the end mark is missing. */
+must_check int snapstore_export(struct snapstore *st, const char *id,
+				struct snap_export *e);
+
+struct snap_import {
+	int fd;                /* blocking; borrowed until on_done; hostile */
+	int64_t tenant;        /* whose it will be */
+	char name[NAME_BYTES]; /* "": the name it had */
+	void (*on_done)(struct snap_import *im, int error);
+	char id[SNAP_ID_BYTES]; /* the new one, when error is 0 */
+	void *transfer;         /* private */
+};
+
+/* Reads a stream, verifies all of it and publishes it under a new id; a
+ * template becomes a memory snapshot. Errors through on_done as of publish and
+ * load; -EBADMSG also for a stream that ends early or goes on after its end.
+ * Gives up with -ENOSPC before it takes the last sixteenth of the file
+ * system. */
+must_check int snapstore_import(struct snapstore *st, struct snap_import *im);
 
 #endif

@@ -3,6 +3,7 @@
  *
  * A job's work() runs in the worker thread, with nothing of brigd's state but
  * what the job owns; done() then runs in the event loop. Jobs run in order.
+ * All functions: event-loop thread.
  */
 #ifndef BRIGD_WORKER_H
 #define BRIGD_WORKER_H
@@ -16,7 +17,9 @@ struct worker;
 
 /* Embedded in its owner, borrowed until done(). */
 struct worker_job {
-	void (*work)(struct worker_job *job); /* worker thread */
+	/* Worker thread. NULL: there is only done(), which is then called from
+	 * the loop without waiting for other jobs. */
+	void (*work)(struct worker_job *job);
 	void (*done)(struct worker_job *job); /* event loop */
 	struct worker_job *next;              /* private */
 };
@@ -24,9 +27,10 @@ struct worker_job {
 /* NULL after logging. */
 struct worker *worker_new(struct loop *loop);
 void worker_add(struct worker *w, struct worker_job *job);
+struct loop *worker_loop(struct worker *w);
 
-/* Waits for the running job; jobs that have not begun are dropped without
- * done(). */
+/* Waits for the running job. Jobs whose done() was not called yet are dropped.
+ * May be called from a done(). NULL is fine. */
 void worker_free(struct worker *w);
 
 #endif
