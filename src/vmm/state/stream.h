@@ -29,8 +29,8 @@
  * damaged (size, CRC, end); -EPROTO it is of another shape (magic, a field of
  * another name or kind, a section missing); -ENOTSUP of another version;
  * -ERANGE a value is out of its bounds or state_fail() was called; -ENOSPC the
- * buffer is too small to save into; `where` then names field and section (the
- * one that began last).
+ * buffer is too small to save into; `where` then names section (the one that
+ * began last) and field.
  *
  * One thread at a time, no allocation: the caller brings the buffer. Loading,
  * all bytes are hostile.
