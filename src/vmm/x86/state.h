@@ -13,7 +13,7 @@
 #include "../state/stream.h"
 #include "wire/limits.h"
 
-#define X86_MSRS_MAX 128u
+#define X86_MSRS_MAX KVM_MSRS_MAX
 
 struct x86_msr {
 	uint32_t index;
@@ -24,7 +24,7 @@ struct x86_vcpu {
 	struct kvm_mp_state mp_state;
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
-	struct kvm_xsave xsave;
+	uint8_t xsave[KVM_XSAVE_BYTES];
 	struct kvm_xcrs xcrs;
 	struct kvm_debugregs debugregs;
 	struct kvm_lapic_state lapic;
@@ -35,11 +35,12 @@ struct x86_vcpu {
 
 struct x86_machine {
 	uint32_t vcpus;
-	uint32_t tsc_khz;
+	uint32_t tsc_khz; /* of the guest */
 	struct kvm_irqchip pic[2];
 	struct kvm_irqchip ioapic;
 	struct kvm_clock_data clock;
-	struct kvm_cpuid_table cpuid; /* as vCPU 0 was given it */
+	struct kvm_cpuid_table cpuid; /* of vCPU 0 */
+	bool own_cpuid; /* loaded, and not what the vCPUs have already */
 	struct x86_vcpu vcpu[BRIG_VCPUS_MAX];
 };
 
