@@ -22,7 +22,7 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 VMM_CORE := gmem virtio/queue virtio/mmio
 VMM_DEVS := blk/cow dev/blk dev/rng dev/serial dev/vsock
 VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
-	x86/cpuid x86/elf
+	x86/cpuid x86/elf claim memory save state/stream x86/state
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
@@ -128,13 +128,17 @@ UNIT_TESTS += gmem queue queue_model virtio_mmio
 UNIT_gmem := src/vmm/gmem.o
 UNIT_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
 UNIT_queue_model := $(UNIT_queue)
-UNIT_virtio_mmio := $(UNIT_queue) src/vmm/virtio/mmio.o src/base/log.o
+UNIT_virtio_mmio := $(UNIT_queue) src/vmm/virtio/mmio.o src/base/log.o \
+	src/vmm/state/stream.o
+
+UNIT_TESTS += stream
+UNIT_stream := src/vmm/state/stream.o src/base/assert.o
 
 UNIT_TESTS += cow serial blk rng
-UNIT_cow := src/vmm/blk/cow.o src/base/assert.o
+UNIT_cow := src/vmm/blk/cow.o src/base/fd.o $(UNIT_stream)
 UNIT_LIBS_cow := -Wl,--wrap=preadv,--wrap=pwritev
-UNIT_serial := src/vmm/dev/serial.o
-UNIT_blk := src/vmm/dev/blk.o src/vmm/blk/cow.o $(UNIT_virtio_mmio)
+UNIT_serial := src/vmm/dev/serial.o $(UNIT_stream)
+UNIT_blk := src/vmm/dev/blk.o src/vmm/blk/cow.o src/base/fd.o $(UNIT_virtio_mmio)
 UNIT_LIBS_blk := $(UNIT_LIBS_cow)
 UNIT_rng := src/vmm/dev/rng.o $(UNIT_virtio_mmio)
 UNIT_LIBS_rng := -Wl,--wrap=clock_gettime,--wrap=getrandom
@@ -197,12 +201,12 @@ FUZZ_TARGETS :=
 
 FUZZ_TARGETS += queue mmio
 FUZZ_queue := src/vmm/gmem.o src/vmm/virtio/queue.o src/base/assert.o
-FUZZ_mmio := $(FUZZ_queue) src/vmm/virtio/mmio.o src/base/log.o
+FUZZ_mmio := $(UNIT_virtio_mmio)
 
 FUZZ_TARGETS += serial blk rng
-FUZZ_serial := src/vmm/dev/serial.o src/base/assert.o
-FUZZ_blk := src/vmm/dev/blk.o src/vmm/blk/cow.o $(FUZZ_mmio)
-FUZZ_rng := src/vmm/dev/rng.o $(FUZZ_mmio)
+FUZZ_serial := $(UNIT_serial)
+FUZZ_blk := $(UNIT_blk)
+FUZZ_rng := $(UNIT_rng)
 FUZZ_LIBS_rng := $(UNIT_LIBS_rng)
 
 FUZZ_TARGETS += vsock

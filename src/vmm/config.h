@@ -1,4 +1,4 @@
-/* config.h - what one microVM is made of; checked here and nowhere else.
+/* config.h - the shape of one microVM; checked here and nowhere else.
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef BRIG_VMM_CONFIG_H

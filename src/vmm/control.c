@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "claim.h"
 #include "control.h"
 #include "fd.h"
 #include "log.h"
@@ -65,32 +66,6 @@ static void do_stats(struct machine *m, const struct vmm_msg *request)
 	reply(request, &msg, -1);
 }
 
-void control_event(struct machine *m)
-{
-	struct vmm_msg request;
-	size_t nfds;
-	ssize_t n = fd_recv_packet(VMM_FD_CONTROL, &request, sizeof(request),
-				   NULL, 0, &nfds);
-
-	if (n == -EAGAIN)
-		return;
-	if (n != (ssize_t)sizeof(request)) {
-		stop_machine(VMM_STOP_COMMAND, 0); /* brigd is gone, or mad */
-		return;
-	}
-	switch (request.type) {
-	case VMM_CONNECT:
-		do_connect(m, &request);
-		break;
-	case VMM_STATS:
-		do_stats(m, &request);
-		break;
-	default: /* VMM_STOP among them */
-		stop_machine(VMM_STOP_COMMAND, request.type);
-		break;
-	}
-}
-
 static uint64_t cpu_ns(void)
 {
 	struct timespec ts;
@@ -99,11 +74,123 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-void control_running(void)
+static void say(uint32_t type)
 {
-	struct vmm_msg msg = { .type = VMM_RUNNING, .value = cpu_ns() };
+	struct vmm_msg msg = { .type = type, .value = cpu_ns() };
 	int r = send_msg(&msg, -1);
 	(void)r; /* send_msg() has stopped the machine */
+}
+
+/* --- claims, pauses, saves -------------------------------------------------- */
+
+/* A shell whose claim failed is good for nothing. */
+static void do_claim(struct machine *m, const struct vmm_msg *request, int *fds,
+		     size_t nfds)
+{
+	struct vmm_msg msg = { 0 };
+
+	if (request->type == VMM_BOOT)
+		msg.status = claim_boot(m, &request->u.boot, fds, nfds);
+	else
+		msg.status = claim_restore(m, &request->u.restore, fds, nfds,
+					   request->type == VMM_RESET);
+	reply(request, &msg, -1);
+	if (msg.status == 0)
+		say(VMM_RUNNING);
+	else
+		stop_machine(VMM_STOP_SETUP, (uint64_t)-msg.status);
+}
+
+static void do_pause(struct machine *m, const struct vmm_msg *request)
+{
+	struct vmm_msg msg = { 0 };
+	bool pause = request->type == VMM_PAUSE;
+
+	if (m->state == MACHINE_SHELL) {
+		msg.status = -EPROTO;
+	} else if (pause && m->state == MACHINE_RUNNING) {
+		vcpu_pause_all(m->vcpus, m->config.vcpus);
+		m->state = MACHINE_PAUSED;
+	} else if (!pause && m->state == MACHINE_PAUSED) {
+		vcpu_resume_all(m->vcpus, m->config.vcpus);
+		m->state = MACHINE_RUNNING;
+	}
+	reply(request, &msg, -1);
+}
+
+static void do_save(struct machine *m, const struct vmm_msg *request, int *fds,
+		    size_t nfds)
+{
+	struct vmm_msg msg = { 0 };
+
+	msg.status =
+		save_begin(m, request, fds, nfds, &msg.value, &msg.u.saved);
+	reply(request, &msg, -1);
+}
+
+void control_saved(uint32_t seq, int status, const struct vmm_saved *saved)
+{
+	struct vmm_msg msg = {
+		.type = VMM_SAVED,
+		.seq = seq,
+		.status = status,
+		.u.saved = *saved,
+	};
+	int r = send_msg(&msg, -1);
+	(void)r; /* send_msg() has stopped the machine */
+}
+
+static void handle(struct machine *m, const struct vmm_msg *request, int *fds,
+		   size_t nfds)
+{
+	switch (request->type) {
+	case VMM_CONNECT:
+		do_connect(m, request);
+		break;
+	case VMM_STATS:
+		do_stats(m, request);
+		break;
+	case VMM_BOOT:
+	case VMM_RESTORE:
+	case VMM_RESET:
+		do_claim(m, request, fds, nfds);
+		break;
+	case VMM_PAUSE:
+	case VMM_RESUME:
+		do_pause(m, request);
+		break;
+	case VMM_SAVE:
+		do_save(m, request, fds, nfds);
+		break;
+	default: /* VMM_STOP among them */
+		stop_machine(VMM_STOP_COMMAND, request->type);
+		break;
+	}
+}
+
+void control_event(struct machine *m)
+{
+	struct vmm_msg request;
+	int fds[VMM_FDS_MAX];
+	size_t nfds = 0;
+	ssize_t n = fd_recv_packet(VMM_FD_CONTROL, &request, sizeof(request),
+				   fds, VMM_FDS_MAX, &nfds);
+
+	if (n == -EAGAIN)
+		return;
+	if (n == (ssize_t)sizeof(request))
+		handle(m, &request, fds, nfds);
+	else
+		stop_machine(VMM_STOP_COMMAND, 0); /* brigd is gone, or mad */
+	for (size_t i = 0; i < nfds; i++)
+		fd_close(&fds[i]);
+}
+
+/* --- what the machine says --------------------------------------------------- */
+
+void control_ready(void)
+{
+	say(VMM_READY);
 }
 
 void control_stopped(void)

@@ -11,14 +11,18 @@
 #include <stdint.h>
 
 #include "cc.h"
+#include "wire/vmm.h"
 
 struct machine;
 
 /* The socket is readable: handles one request of brigd. */
 void control_event(struct machine *m);
 
-/* Tells brigd that the vCPUs run. */
-void control_running(void);
+/* Tells brigd that the shell is built. */
+void control_ready(void);
+
+/* Tells brigd how the VMM_SAVE of number `seq` ended. */
+void control_saved(uint32_t seq, int status, const struct vmm_saved *saved);
 
 /* Tells brigd why the machine stopped; the last packet. */
 void control_stopped(void);

@@ -3,10 +3,10 @@
  *
  * Theory of operation
  *
- * machine_build() acquires everything: memory, threads' stacks, eventfds,
- * tables. After it only the vCPU threads get their stacks, and no file is
- * opened; the sockets of vsock streams are the only descriptors that come and
- * go.
+ * machine_build() acquires everything that does not depend on a guest: the
+ * range that will be its RAM, threads' stacks, eventfds, tables. claim.c then
+ * puts a guest in, which brings the few files that a guest has; besides them,
+ * only the sockets of vsock streams come and go.
  *
  * Order matters to KVM (performance.md has the figures): memory slots before
  * anything registers on its I/O bus, the irqchip before the first vCPU.
@@ -28,7 +28,6 @@
 #include "machine.h"
 #include "num.h"
 #include "stop.h"
-#include "x86/boot.h"
 
 #define EVENTS_PER_ROUND 64
 
@@ -41,7 +40,7 @@ static void must(int r, const char *what)
 		die("%s: %s", what, strerrordesc_np(-r));
 }
 
-static void watch(struct machine *m, int fd, enum machine_event kind,
+int machine_watch(struct machine *m, int fd, enum machine_event kind,
 		  uint32_t index)
 {
 	struct epoll_event ev = {
@@ -49,8 +48,7 @@ static void watch(struct machine *m, int fd, enum machine_event kind,
 		.data.u64 = ((uint64_t)kind << 32) | index,
 	};
 
-	if (epoll_ctl(m->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
-		die("epoll_ctl: %m");
+	return epoll_ctl(m->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
 static void *map_anonymous(size_t bytes)
@@ -64,28 +62,6 @@ static void *map_anonymous(size_t bytes)
 }
 
 /* --- memory ---------------------------------------------------------------- */
-
-static void add_region(struct machine *m, uint64_t start, uint64_t bytes)
-{
-	void *host = map_anonymous(bytes);
-
-	/* Fewer faults here and in the nested page table; only a hint. */
-	(void)madvise(host, bytes, MADV_HUGEPAGE);
-	(void)madvise(host, bytes, MADV_DONTDUMP);
-	m->mem.regions[m->mem.count++] = (struct gmem_region){ .start = start,
-							       .size = bytes,
-							       .host = host };
-}
-
-static void build_memory(struct machine *m)
-{
-	uint64_t bytes = (uint64_t)m->config.memory_mib << 20;
-	uint64_t low = u64_min(bytes, BRIG_RAM_LOW_END);
-
-	add_region(m, 0, low);
-	if (bytes > low)
-		add_region(m, BRIG_RAM_HIGH_START, bytes - low);
-}
 
 static void give_memory_to_kvm(struct machine *m)
 {
@@ -110,13 +86,7 @@ static int irq_line(struct machine *m, uint32_t gsi)
 
 static void build_serial(struct machine *m)
 {
-	struct vmm_console *console =
-		mmap(NULL, sizeof(*console), PROT_READ | PROT_WRITE, MAP_SHARED,
-		     VMM_FD_CONSOLE, 0);
-
-	if (console == MAP_FAILED)
-		die("console: %m");
-	serial_init(&m->serial, console, irq_line(m, BRIG_SERIAL_GSI));
+	serial_init(&m->serial, irq_line(m, BRIG_SERIAL_GSI));
 	m->bus.serial = &m->serial;
 }
 
@@ -136,7 +106,9 @@ static void attach(struct machine *m, unsigned int slot, struct virtio_dev *d)
 		must(kvm_add_ioeventfd(m->vm_fd, fd, notify, q),
 		     "KVM_IOEVENTFD");
 		m->kick_fds[slot][q] = fd;
-		watch(m, fd, MACHINE_KICK, slot * VIRTIO_QUEUES_MAX + q);
+		must(machine_watch(m, fd, MACHINE_KICK,
+				   slot * VIRTIO_QUEUES_MAX + q),
+		     "epoll_ctl");
 	}
 	m->bus.slots[slot] = d;
 }
@@ -148,12 +120,9 @@ static int slot_irq(struct machine *m, uint32_t slot)
 
 static void build_blk(struct machine *m)
 {
-	uint64_t *bitmap =
-		map_anonymous(cow_bitmap_bytes(m->config.disk_bytes));
+	uint8_t *map = map_anonymous(cow_map_bytes(m->config.disk_bytes));
 
-	must(cow_init(&m->disk, VMM_FD_BASE, m->config.base_bytes, VMM_FD_LAYER,
-		      m->config.disk_bytes, bitmap),
-	     "disk");
+	must(cow_init(&m->disk, m->config.disk_bytes, map), "disk");
 	blk_init(&m->blk, &m->disk, &m->mem, slot_irq(m, BRIG_SLOT_BLK));
 	attach(m, BRIG_SLOT_BLK, &m->blk.dev);
 }
@@ -174,28 +143,27 @@ static void build_rng(struct machine *m)
 
 /* --- building -------------------------------------------------------------- */
 
-static void load_guest(struct machine *m, struct boot_result *ret)
-{
-	struct boot_files files = { VMM_FD_KERNEL, VMM_FD_INITRD };
-	bool verbose = m->config.flags & VMM_CONFIG_CONSOLE_VERBOSE;
-
-	must(boot_load(&m->mem, &files, m->config.vcpus, verbose, ret),
-	     "kernel or initrd");
-}
-
-static void build_vcpus(struct machine *m, const struct boot_result *boot)
+static void build_vcpus(struct machine *m)
 {
 	for (unsigned int i = 0; i < m->config.vcpus; i++)
 		must(vcpu_create(&m->vcpus[i], VMM_FD_KVM, m->vm_fd, i,
 				 m->config.vcpus, &m->bus),
 		     "vCPU");
-	must(boot_set_registers(m->vcpus[0].fd, boot), "registers");
+}
+
+static void watch_stop_and_control(struct machine *m)
+{
+	int stop_fd = stop_init();
+
+	must(stop_fd, "eventfd");
+	must(machine_watch(m, stop_fd, MACHINE_STOP, 0), "epoll_ctl");
+	must(fd_set_nonblock(VMM_FD_CONTROL), "control socket");
+	must(machine_watch(m, VMM_FD_CONTROL, MACHINE_CONTROL, 0),
+	     "control socket");
 }
 
 void machine_build(struct machine *m, const struct vmm_config *config)
 {
-	struct boot_result boot;
-
 	m->config = *config;
 	m->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (m->epoll_fd < 0)
@@ -204,23 +172,19 @@ void machine_build(struct machine *m, const struct vmm_config *config)
 	m->vm_fd = kvm_create_vm(VMM_FD_KVM);
 	must(m->vm_fd, "KVM_CREATE_VM");
 
-	build_memory(m);
-	load_guest(m, &boot);
+	must(memory_reserve(&m->memory, config->memory_mib, &m->mem),
+	     "guest memory");
 	give_memory_to_kvm(m);
 	must(kvm_set_tss_addr(m->vm_fd, TSS_ADDRESS), "KVM_SET_TSS_ADDR");
 	must(kvm_create_irqchip(m->vm_fd), "KVM_CREATE_IRQCHIP");
-	build_vcpus(m, &boot);
+	build_vcpus(m);
 
 	build_serial(m);
 	build_blk(m);
 	build_vsock(m);
 	build_rng(m);
-
-	int stop_fd = stop_init();
-	must(stop_fd, "eventfd");
-	watch(m, stop_fd, MACHINE_STOP, 0);
-	must(fd_set_nonblock(VMM_FD_CONTROL), "control socket");
-	watch(m, VMM_FD_CONTROL, MACHINE_CONTROL, 0);
+	must(save_init(&m->save), "buffer of the saved state");
+	watch_stop_and_control(m);
 }
 
 /* --- running --------------------------------------------------------------- */
@@ -250,6 +214,9 @@ static void dispatch(struct machine *m, const struct epoll_event *ev)
 	case MACHINE_CONTROL:
 		control_event(m);
 		break;
+	case MACHINE_SAVED:
+		save_ended(m);
+		break;
 	case MACHINE_STOP:
 		break; /* machine_run() asks stop_requested() */
 	}
@@ -259,9 +226,7 @@ void machine_run(struct machine *m)
 {
 	struct epoll_event events[EVENTS_PER_ROUND];
 
-	for (unsigned int i = 0; i < m->config.vcpus; i++)
-		must(vcpu_start(&m->vcpus[i]), "vCPU thread");
-	control_running();
+	control_ready();
 	while (!stop_requested()) {
 		int n = epoll_wait(m->epoll_fd, events, EVENTS_PER_ROUND, -1);
 		if (n < 0 && errno != EINTR)

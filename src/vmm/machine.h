@@ -12,17 +12,30 @@
 #include "dev/serial.h"
 #include "dev/vsock.h"
 #include "gmem.h"
+#include "memory.h"
+#include "save.h"
 #include "vcpu.h"
 #include "wire/vmm.h"
+#include "x86/state.h"
+
+enum machine_state {
+	MACHINE_SHELL,   /* built; nobody has claimed it */
+	MACHINE_RUNNING, /* vCPUs run */
+	MACHINE_PAUSED,  /* vCPUs stand still */
+};
 
 /* There is one, static: nothing of it is allocated after machine_build(). */
 struct machine {
 	struct vmm_config config;
+	enum machine_state state; /* device thread */
+	struct memory memory;
 	struct gmem mem;
 	int vm_fd;
 	int epoll_fd;
 	struct bus bus;
 	struct vcpu vcpus[BRIG_VCPUS_MAX];
+	struct kvm_cpuid_table cpuid; /* of vCPU 0 */
+	struct x86_machine x86;       /* scratch of a claim or a save */
 
 	struct serial serial;
 	struct cow disk;
@@ -30,6 +43,7 @@ struct machine {
 	struct vsock vsock;
 	struct rng rng;
 	int kick_fds[BRIG_MMIO_SLOTS][VIRTIO_QUEUES_MAX]; /* ioeventfds */
+	struct save save;
 };
 
 /* What woke the device thread: epoll_data.u64 is kind << 32 | index. */
@@ -38,16 +52,20 @@ enum machine_event {
 	MACHINE_CONTROL = 2, /* a packet from brigd */
 	MACHINE_KICK = 3,    /* index: slot * VIRTIO_QUEUES_MAX + queue */
 	MACHINE_VSOCK = 4,   /* index: connection */
+	MACHINE_SAVED = 5,   /* the child that writes a save has ended */
 };
 
-/* Builds the machine from the descriptors of wire/vmm.h: memory, files in
- * memory, slots, irqchip, vCPUs, devices, in the order that KVM wants. Dies
- * with a log line when something is wrong: before the guest runs the process
- * is the cleanup. */
+/* Builds a shell: memory range, slots, irqchip, vCPUs, devices, in the order
+ * that KVM wants, and tells brigd. Dies with a log line when something is
+ * wrong: without a guest the process is the cleanup. */
 void machine_build(struct machine *m, const struct vmm_config *config);
 
-/* Starts the vCPUs and serves devices and brigd until the machine stops.
+/* Serves brigd, and devices once there is a guest, until the machine stops.
  * Tells brigd the reason and returns. */
 void machine_run(struct machine *m);
+
+/* Watches `fd` in the device thread. 0 or -errno. */
+must_check int machine_watch(struct machine *m, int fd, enum machine_event kind,
+			     uint32_t index);
 
 #endif

@@ -1,4 +1,4 @@
-/* main.c - brig-vmm: one microVM, from its descriptors to its end.
+/* main.c - brig-vmm: one microVM, from an empty shell to its end.
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <stdio.h>

@@ -3,6 +3,7 @@
 SPDX-License-Identifier: Apache-2.0
 """
 
+import errno
 import os
 import struct
 import time
@@ -252,18 +253,16 @@ def test_a02_registers_are_frozen_after_driver_ok():
 @pytest.mark.parametrize("config", [
     b"", b"x" * 39,
     tiny.CONFIG.pack(0, 1, 1, 128, 64 << 20, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, 64 << 20, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 0, 128, 64 << 20, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 9, 128, 64 << 20, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 127, 64 << 20, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 16385, 64 << 20, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, (64 << 20) + 1, 0, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, 64 << 20, 65 << 20, 0, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, 64 << 20, 0, 2, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, 64 << 20, 0, 0, 1),
+    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, 64 << 20, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 0, 128, 64 << 20, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 9, 128, 64 << 20, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 127, 64 << 20, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 16385, 64 << 20, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, (64 << 20) + 1, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, 64 << 20, 1),
 ])
 def test_bad_configuration_is_refused(config):
-    t = Tiny("hello", config=config)
+    t = Tiny(config=config)
     assert t.process.wait(5) == 1
     t.close()
     assert "configuration" in t.stderr
@@ -274,7 +273,20 @@ def test_bad_configuration_is_refused(config):
 def test_bad_kernel_is_refused(kernel, tmp_path):
     path = tmp_path / "kernel"
     path.write_bytes(kernel)
-    t = Tiny("", kernel=path)
-    assert t.process.wait(5) == 1
-    t.close()
-    assert "kernel" in t.stderr
+    with Tiny("", kernel=path) as t:
+        assert t.wait()[0] == tiny.SETUP
+    assert t.failed in (errno.ENOEXEC, errno.EINVAL, errno.EFAULT)
+
+
+@pytest.mark.parametrize("base_bytes", [513, (64 << 20) + 512, 2**64 - 512])
+def test_bad_base_size_is_refused(base_bytes):
+    with Tiny() as t:
+        fds = [tiny.memfd("kernel"), tiny.memfd("initrd"),
+               tiny.memfd("console", 4096 + tiny.RING), tiny.memfd("base"),
+               tiny.memfd("top")]
+        t.request(tiny.BOOT, body=tiny.BOOT_BODY.pack(base_bytes, 0, 0),
+                  fds=fds)
+        assert t.wait()[0] == tiny.SETUP
+        for fd in fds:
+            os.close(fd)
+    assert t.failed == errno.ERANGE

@@ -5,12 +5,12 @@ speaks on the control socket, reads the console ring.
 SPDX-License-Identifier: Apache-2.0
 """
 
+import fcntl
 import os
 import select
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,14 +19,24 @@ VMM = Path(os.environ.get("BRIG_VMM", ROOT / "build/gcc/bin/brig-vmm"))
 GUESTS = ROOT / "build/tests/guest"
 
 RING = 64 << 10
-CONFIG = struct.Struct("<IIIIQQII")
+CONFIG = struct.Struct("<IIIIQQ")
 MSG = struct.Struct("<IIiIQ56s")
+BOOT_BODY = struct.Struct("<QII")
+RESTORE_BODY = struct.Struct("<QII")
+SAVE_BODY = struct.Struct("<II")
+SAVED_BODY = struct.Struct("<QQQII")
 MAGIC = 0x67697262
+CONFIG_VERSION = 2
 
-CONNECT, STATS, STOP = 1, 2, 3
-REPLY, RUNNING, ACCEPT, STOPPED = 16, 17, 18, 19
+CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM = range(1, 10)
+REPLY, RUNNING, ACCEPT, STOPPED, READY, SAVED = range(16, 22)
+RESTORE_DELTA, RESTORE_PAUSED = 1, 2
+STAY_PAUSED = 1
 
-POWEROFF, RESET, PANIC, TRIPLE_FAULT, INTERNAL_ERROR, COMMAND = range(1, 7)
+(POWEROFF, RESET, PANIC, TRIPLE_FAULT, INTERNAL_ERROR, COMMAND, DEVICE,
+ SETUP) = range(1, 9)
+
+F_ADD_SEALS, SEAL_ALL = 1033, 2 | 4 | 8
 
 # Operations of tests/guest/script.c.
 WRITE, READ, EXPECT, OUT, IN, FILL, WRITE8, WRITE16, SUM = range(1, 10)
@@ -39,45 +49,148 @@ def script(*operations):
     )
 
 
-class Tiny:
-    """One brig-vmm. Use as a context manager."""
+def memfd(name, size=0):
+    fd = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    return fd
 
-    def __init__(self, guest, data=b"", *, vcpus=1, memory_mib=128,
-                 disk_bytes=64 << 20, base=b"", config=None, kernel=None):
+
+def seal(fd):
+    fcntl.fcntl(fd, F_ADD_SEALS, SEAL_ALL)
+
+
+class Saved:
+    """What a VMM_SAVE wrote, and what a restore from it needs besides."""
+
+    def __init__(self, vm):
+        self.state, self.memory = memfd("state"), memfd("memory")
+        self.base, self.base_bytes = os.dup(vm.base), vm.base_bytes
+        self.under = [os.dup(fd) for fd in vm.under]  # memory, then delta
+        self.layers = [os.dup(fd) for fd in vm.layers]
+        self.shape = vm.shape
+        self.pause_ns = self.bytes = self.state_bytes = None
+
+    def memories(self):
+        """The full image and, where there is one, the delta."""
+        if not self.under:
+            return [self.memory]
+        assert len(self.under) == 1, "a delta on a delta is brigd's to merge"
+        return [self.under[0], self.memory]
+
+    def close(self):
+        for fd in [self.state, self.memory, self.base, *self.under,
+                   *self.layers]:
+            os.close(fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Tiny:
+    """One brig-vmm: a shell, and what is put into it. A context manager."""
+
+    def __init__(self, guest=None, data=b"", *, vcpus=1, memory_mib=128,
+                 disk_bytes=64 << 20, base=b"", config=None, kernel=None,
+                 saved=None, flags=0):
+        if saved:
+            vcpus, memory_mib, disk_bytes = saved.shape
+        self.shape = (vcpus, memory_mib, disk_bytes)
         self.control, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.console_fd = os.memfd_create("console")
-        os.ftruncate(self.console_fd, 4096 + RING)
-        self.layer = tempfile.TemporaryFile()
-        with tempfile.NamedTemporaryFile() as initrd, \
-                tempfile.NamedTemporaryFile() as base_file:
-            initrd.write(data)
-            initrd.flush()
-            base_file.write(base)
-            base_file.flush()
-            if config is None:
-                config = CONFIG.pack(MAGIC, 1, vcpus, memory_mib, disk_bytes,
-                                     len(base), 0, 0)
-            reader, writer = os.pipe()
-            os.write(writer, config)
-            os.close(writer)
-            kernel_path = kernel or GUESTS / f"{guest}.elf"
-            fds = [
-                reader, theirs.fileno(), os.open("/dev/kvm", os.O_RDWR),
-                os.open(kernel_path, os.O_RDONLY),
-                os.open(initrd.name, os.O_RDONLY),
-                os.open(base_file.name, os.O_RDONLY),
-                os.dup(self.layer.fileno()), os.dup(self.console_fd),
-            ]
-            self.started = time.monotonic()
-            self.process = self._spawn(fds)
-            theirs.close()
-            for fd in fds[:1] + fds[2:]:
-                os.close(fd)
+        self.console_fd = memfd("console", 4096 + RING)
+        self.base, self.base_bytes, self.under, self.layers = -1, 0, [], []
+        self.top = -1
+        if config is None:
+            config = CONFIG.pack(MAGIC, CONFIG_VERSION, vcpus, memory_mib,
+                                 disk_bytes, 0)
+        reader, writer = os.pipe()
+        os.write(writer, config)
+        os.close(writer)
+        fds = [reader, theirs.fileno(), os.open("/dev/kvm", os.O_RDWR),
+               os.open("/proc", os.O_PATH)]
+        self.started = time.monotonic()
+        self.process = self._spawn(fds)
+        theirs.close()
+        for fd in fds[:1] + fds[2:]:
+            os.close(fd)
         self.running = None
         self.stopped = None
+        self.failed = None  # errno of a request that was refused
         self.accepted = []
         self._seq = 0
+        if saved:
+            self.restore(saved, flags)
+        elif guest is not None:
+            self.boot(kernel or GUESTS / f"{guest}.elf", data, base)
+
+    def _new_top(self):
+        """An empty layer; both ends keep it."""
+        if self.top >= 0:
+            os.close(self.top)
+        self.top = os.open("/tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
+        return self.top
+
+    def boot(self, kernel, data=b"", base=b""):
+        self.base, self.base_bytes = memfd("base"), len(base)
+        os.pwrite(self.base, base, 0)
+        initrd = memfd("initrd")
+        os.pwrite(initrd, data, 0)
+        kernel_fd = os.open(kernel, os.O_RDONLY)
+        self.request(BOOT, body=BOOT_BODY.pack(self.base_bytes, 0, 0), fds=[
+            kernel_fd, initrd, self.console_fd, self.base, self._new_top()])
+        os.close(kernel_fd)
+        os.close(initrd)
+
+    def restore(self, saved, flags=0, kind=RESTORE):
+        """Sends VMM_RESTORE (or VMM_RESET); does not wait."""
+        memories = saved.memories()
+        for fd in memories:
+            seal(fd)
+        if len(memories) > 1:
+            flags |= RESTORE_DELTA
+        if kind == RESTORE:
+            self.base, self.base_bytes = os.dup(saved.base), saved.base_bytes
+            self.under = [os.dup(fd) for fd in memories]
+        self.layers = [os.dup(fd) for fd in saved.layers]
+        state = os.open(f"/proc/self/fd/{saved.state}", os.O_RDONLY)
+        self.request(kind, body=RESTORE_BODY.pack(
+            self.base_bytes, flags, len(saved.layers)), fds=[
+                state, memories[0], self.console_fd, self.base,
+                *memories[1:], *saved.layers, self._new_top()])
+        os.close(state)
+
+    def save(self, flags=0, timeout=10.0):
+        """Saves and waits for both answers; returns Saved."""
+        saved = Saved(self)
+        old_top = os.dup(self.top)
+        self.request(SAVE, body=SAVE_BODY.pack(flags, 0), fds=[
+            saved.state, saved.memory, self._new_top()])
+        reply = self.pump(REPLY, timeout)
+        assert reply is not None, "brig-vmm is gone"
+        if reply[2] < 0:
+            saved.close()
+            os.close(old_top)
+            raise OSError(-reply[2], os.strerror(-reply[2]))
+        end = self.pump(SAVED, timeout)
+        assert end is not None and end[2] == 0, end
+        saved.pause_ns = reply[4]
+        saved.bytes, saved.state_bytes, _, layers, _ = SAVED_BODY.unpack(
+            end[5][:SAVED_BODY.size])
+        if layers > len(self.layers):
+            self.layers.append(old_top)
+            saved.layers.append(os.dup(old_top))
+        else:
+            os.close(self.top)
+            self.top = old_top
+        return saved
+
+    def ask(self, kind, timeout=10.0):
+        """PAUSE, RESUME: the status."""
+        self.request(kind)
+        return self.pump(REPLY, timeout)[2]
 
     @staticmethod
     def _spawn(fds):
@@ -96,7 +209,10 @@ class Tiny:
         ready, _, _ = select.select([self.control], [], [], timeout)
         if not ready:
             raise TimeoutError("brig-vmm said nothing")
-        data, fds, _, _ = socket.recv_fds(self.control, 256, 4)
+        try:
+            data, fds, _, _ = socket.recv_fds(self.control, 256, 4)
+        except ConnectionResetError:  # it died with our packet unread
+            return None
         if not data:
             return None
         return MSG.unpack(data) + (fds,)
@@ -106,6 +222,8 @@ class Tiny:
         while (m := self.receive(timeout)) is not None:
             if m[0] == RUNNING:
                 self.running = m
+            elif m[0] == REPLY and m[2] < 0:
+                self.failed = -m[2]
             elif m[0] == STOPPED:
                 self.stopped = m
             elif m[0] == ACCEPT:
@@ -114,9 +232,10 @@ class Tiny:
                 return m
         return None
 
-    def request(self, kind, port=0):
+    def request(self, kind, port=0, body=b"", fds=()):
         self._seq += 1
-        self.control.send(MSG.pack(kind, self._seq, 0, port, 0, b""))
+        socket.send_fds(self.control, [MSG.pack(
+            kind, self._seq, 0, port, 0, body)], list(fds))
 
     def stats(self):
         self.request(STATS)
@@ -155,8 +274,10 @@ class Tiny:
         self.stderr = self.process.stderr.read().decode()
         self.process.stderr.close()
         self.control.close()
-        self.layer.close()
-        os.close(self.console_fd)
+        for fd in [self.console_fd, self.base, self.top, *self.under,
+                   *self.layers]:
+            if fd >= 0:
+                os.close(fd)
 
     def __enter__(self):
         return self

@@ -1,0 +1,251 @@
+/* claim.c - puts a guest into a shell: by a boot or from a saved machine.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "claim.h"
+#include "control.h"
+#include "fd.h"
+#include "log.h"
+#include "machine.h"
+#include "num.h"
+#include "x86/boot.h"
+
+#define SECTOR_BYTES 512u
+
+/* --- what boot and restore share -------------------------------------------- */
+
+static int map_console(struct machine *m, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_size != (off_t)sizeof(struct vmm_console))
+		return -EBADF;
+	struct vmm_console *console =
+		mmap(NULL, sizeof(*console), PROT_READ | PROT_WRITE, MAP_SHARED,
+		     fd, 0);
+	if (console == MAP_FAILED)
+		return -errno;
+	struct vmm_console *old = m->serial.console;
+	serial_set_console(&m->serial, console);
+	if (old != NULL)
+		(void)munmap(old, sizeof(*old));
+	return 0;
+}
+
+static int check_base(const struct machine *m, uint64_t base_bytes)
+{
+	if (base_bytes > m->config.disk_bytes ||
+	    !is_aligned(base_bytes, SECTOR_BYTES))
+		return -ERANGE;
+	return 0;
+}
+
+static int start_vcpus(struct machine *m, bool parked)
+{
+	for (unsigned int i = 0; i < m->config.vcpus; i++) {
+		int r = vcpu_start(&m->vcpus[i], parked);
+		if (r < 0)
+			return r;
+	}
+	m->state = parked ? MACHINE_PAUSED : MACHINE_RUNNING;
+	return 0;
+}
+
+/* --- boot --------------------------------------------------------------------- */
+
+static int load_kernel(struct machine *m, const struct vmm_boot *b,
+		       const int *fds)
+{
+	const struct boot_files files = { fds[VMM_BOOT_FD_KERNEL],
+					  fds[VMM_BOOT_FD_INITRD] };
+	bool verbose = b->flags & VMM_BOOT_CONSOLE_VERBOSE;
+	struct boot_result entry;
+	int r = boot_load(&m->mem, &files, m->config.vcpus, verbose, &entry);
+
+	return r < 0 ? r : boot_set_registers(m->vcpus[0].fd, &entry);
+}
+
+int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
+	       size_t nfds)
+{
+	if (m->state != MACHINE_SHELL)
+		return -EBUSY;
+	if (nfds != VMM_BOOT_FDS || b->zero != 0 ||
+	    (b->flags & ~(uint32_t)VMM_BOOT_CONSOLE_VERBOSE) != 0)
+		return -EPROTO;
+	int r = check_base(m, b->base_bytes);
+	if (r == 0)
+		r = map_console(m, fds[VMM_BOOT_FD_CONSOLE]);
+	if (r == 0)
+		r = load_kernel(m, b, fds);
+	if (r == 0)
+		r = cow_open(&m->disk, fds[VMM_BOOT_FD_BASE], b->base_bytes,
+			     NULL, 0, fds[VMM_BOOT_FD_TOP]);
+	if (r < 0)
+		return r;
+	fds[VMM_BOOT_FD_BASE] = -1; /* the disk's now */
+	fds[VMM_BOOT_FD_TOP] = -1;
+	return start_vcpus(m, false);
+}
+
+/* --- restore ------------------------------------------------------------------- */
+
+/* Names for the descriptors of a restore, of which some are optional. */
+struct restore_fds {
+	int *state;
+	int *memory;
+	int *delta; /* NULL: none */
+	int *console;
+	int *base;
+	int *layers; /* r->layers of them */
+	int *top;
+};
+
+static int name_fds(const struct vmm_restore *r, int *fds, size_t nfds,
+		    struct restore_fds *ret)
+{
+	const uint32_t known = VMM_RESTORE_DELTA | VMM_RESTORE_PAUSED;
+	bool delta = r->flags & VMM_RESTORE_DELTA;
+
+	if ((r->flags & ~known) != 0 || r->layers > BRIG_LAYERS_MAX ||
+	    nfds != (size_t)VMM_RESTORE_FDS_MIN + delta + r->layers + 1)
+		return -EPROTO;
+	int *next = &fds[VMM_RESTORE_FDS_MIN];
+	*ret = (struct restore_fds){
+		.state = &fds[VMM_RESTORE_FD_STATE],
+		.memory = &fds[VMM_RESTORE_FD_MEMORY],
+		.console = &fds[VMM_RESTORE_FD_CONSOLE],
+		.base = &fds[VMM_RESTORE_FD_BASE],
+		.delta = delta ? next : NULL,
+		.layers = next + delta,
+		.top = next + delta + r->layers,
+	};
+	return 0;
+}
+
+/* Reads the state file, once: what is checked is a copy. */
+static int read_state(struct machine *m, int fd, size_t *ret_bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EBADF;
+	if (st.st_size < 0 || (uint64_t)st.st_size > SAVE_STATE_BYTES_MAX)
+		return -EFBIG;
+	ssize_t n = fd_pread_all(fd, m->save.buf, (size_t)st.st_size, 0);
+	if (n < 0)
+		return (int)n;
+	*ret_bytes = (size_t)n;
+	return 0;
+}
+
+static int load_state(struct machine *m, size_t bytes)
+{
+	struct state_stream s;
+
+	state_load(&s, m->save.buf, bytes);
+	save_state(&s, m, &m->x86);
+	int r = state_finish(&s, NULL);
+	if (r < 0)
+		log_error("state refused: %s at %s", strerrordesc_np(-r),
+			  s.where);
+	return r;
+}
+
+static int open_disk(struct machine *m, const struct vmm_restore *r,
+		     const struct restore_fds *f)
+{
+	int e = cow_open(&m->disk, *f->base, r->base_bytes, f->layers,
+			 r->layers, *f->top);
+
+	if (e < 0)
+		return e;
+	*f->base = -1;
+	*f->top = -1;
+	for (uint32_t i = 0; i < r->layers; i++)
+		f->layers[i] = -1;
+	return 0;
+}
+
+/* The files first, since the state is checked against them; none of it
+ * reaches KVM here. */
+static int load(struct machine *m, const struct vmm_restore *r,
+		const struct restore_fds *f)
+{
+	size_t bytes = 0;
+	int e = read_state(m, *f->state, &bytes);
+
+	if (e == 0)
+		e = memory_map(&m->memory, *f->memory,
+			       f->delta != NULL ? *f->delta : -1);
+	if (e == 0)
+		e = open_disk(m, r, f);
+	if (e == 0)
+		e = map_console(m, *f->console);
+	if (e == 0)
+		e = load_state(m, bytes);
+	return e;
+}
+
+static int set_vcpus(struct machine *m)
+{
+	int fds[BRIG_VCPUS_MAX];
+
+	for (unsigned int i = 0; i < m->config.vcpus; i++)
+		fds[i] = m->vcpus[i].fd;
+	return x86_set(&m->x86, m->vm_fd, fds, m->config.vcpus);
+}
+
+/* Interrupts and kicks that were on their way when the machine was saved. */
+static void wake_devices(struct machine *m)
+{
+	serial_restored(&m->serial);
+	for (unsigned int i = 0; i < BRIG_MMIO_SLOTS; i++) {
+		if (m->bus.slots[i] != NULL)
+			virtio_restored(m->bus.slots[i]);
+	}
+}
+
+static int run(struct machine *m, bool again, bool parked)
+{
+	int r = set_vcpus(m);
+
+	if (r < 0)
+		return r;
+	wake_devices(m);
+	if (!again)
+		return start_vcpus(m, parked);
+	m->state = MACHINE_PAUSED;
+	if (!parked) {
+		vcpu_resume_all(m->vcpus, m->config.vcpus);
+		m->state = MACHINE_RUNNING;
+	}
+	return 0;
+}
+
+int claim_restore(struct machine *m, const struct vmm_restore *r, int *fds,
+		  size_t nfds, bool again)
+{
+	bool parked = r->flags & VMM_RESTORE_PAUSED;
+	struct restore_fds f;
+	int e = name_fds(r, fds, nfds, &f);
+
+	if (again != (m->state != MACHINE_SHELL) || m->save.report_fd >= 0)
+		return -EBUSY;
+	if (e == 0)
+		e = check_base(m, r->base_bytes);
+	if (e < 0)
+		return e;
+	if (m->state == MACHINE_RUNNING)
+		vcpu_pause_all(m->vcpus, m->config.vcpus);
+	e = load(m, r, &f);
+	return e < 0 ? e : run(m, again, parked);
+}

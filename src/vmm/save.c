@@ -1,0 +1,220 @@
+/* save.c - a machine into a state file and a memory file, while it runs on.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "fd.h"
+#include "log.h"
+#include "machine.h"
+#include "save.h"
+
+/* Descriptors of the child; VMM_FD_PROC stays where it is. */
+enum child_fd {
+	CHILD_FD_STATE = VMM_FD_CONFIG,
+	CHILD_FD_MEMORY = VMM_FD_CONTROL,
+	CHILD_FD_REPORT = VMM_FD_KVM,
+};
+
+struct report {
+	int32_t error; /* 0 or -errno */
+	uint32_t zero;
+	struct vmm_saved saved;
+};
+
+static uint64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+int save_init(struct save *s)
+{
+	void *p = mmap(NULL, SAVE_STATE_BYTES_MAX, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	/* Children are not waited for: a pipe tells their end. */
+	if (signal(SIGCHLD, SIG_IGN) == SIG_ERR)
+		return -errno;
+	*s = (struct save){ .buf = p, .report_fd = -1 };
+	return 0;
+}
+
+void save_state(struct state_stream *s, struct machine *m,
+		struct x86_machine *x)
+{
+	const struct vmm_config *c = &m->config;
+	struct vmm_config is = *c;
+
+	state_begin(s, "machine", 1);
+	state_u32(s, "vcpus", &is.vcpus, c->vcpus, c->vcpus);
+	state_u32(s, "memory_mib", &is.memory_mib, c->memory_mib,
+		  c->memory_mib);
+	state_u64(s, "disk_bytes", &is.disk_bytes, c->disk_bytes,
+		  c->disk_bytes);
+	x86_state(s, x, c->vcpus, &m->cpuid);
+	serial_state(s, &m->serial);
+	cow_state(s, &m->disk);
+	blk_state(s, &m->blk);
+	vsock_state(s, &m->vsock);
+	rng_state(s, &m->rng);
+	state_end(s);
+}
+
+/* --- the child ------------------------------------------------------------------ */
+
+static int write_state(struct machine *m, uint64_t *ret_bytes)
+{
+	struct state_stream s;
+	size_t bytes = 0;
+
+	state_save(&s, m->save.buf, SAVE_STATE_BYTES_MAX);
+	save_state(&s, m, &m->x86);
+	int r = state_finish(&s, &bytes);
+	if (r == 0)
+		r = fd_write_all(CHILD_FD_STATE, m->save.buf, bytes);
+	*ret_bytes = bytes;
+	return r;
+}
+
+/* Only what is needed stays open: nobody shall wait for the end of a socket
+ * because we hold a copy of it. */
+static int keep_fds(int state_fd, int memory_fd, int report_fd)
+{
+	if (dup2(state_fd, CHILD_FD_STATE) < 0 ||
+	    dup2(memory_fd, CHILD_FD_MEMORY) < 0 ||
+	    dup2(report_fd, CHILD_FD_REPORT) < 0)
+		return -errno;
+	return close_range(VMM_FD_END, UINT_MAX, 0) < 0 ? -errno : 0;
+}
+
+noreturn_fn static void child(struct machine *m, const struct vmm_saved *begun)
+{
+	struct report report = { .saved = *begun };
+	int r = write_state(m, &report.saved.state_bytes);
+
+	if (r == 0)
+		r = memory_write(&m->memory, VMM_FD_PROC, CHILD_FD_MEMORY,
+				 &report.saved.memory_bytes);
+	report.error = r;
+	r = fd_write_all(CHILD_FD_REPORT, &report, sizeof(report));
+	_exit(r < 0);
+}
+
+/* Forks; in the parent *ret_fd is where the report will come. */
+static int fork_child(struct machine *m, const int *fds,
+		      const struct vmm_saved *begun, int *ret_fd)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
+		    keep_fds(fds[VMM_SAVE_FD_STATE], fds[VMM_SAVE_FD_MEMORY],
+			     ends[1]) == 0)
+			child(m, begun);
+		_exit(1);
+	}
+	int r = pid < 0 ? -errno : 0;
+	fd_close(&ends[1]);
+	if (r < 0)
+		fd_close(&ends[0]);
+	*ret_fd = ends[0];
+	return r;
+}
+
+/* --- the pause ------------------------------------------------------------------ */
+
+static int read_vcpus(struct machine *m)
+{
+	int fds[BRIG_VCPUS_MAX];
+
+	for (unsigned int i = 0; i < m->config.vcpus; i++)
+		fds[i] = m->vcpus[i].fd;
+	return x86_get(&m->x86, m->vm_fd, fds, m->config.vcpus);
+}
+
+/* What has to happen while nothing moves. */
+static int freeze(struct machine *m, int *fds, struct vmm_saved *ret)
+{
+	int report_fd = -1;
+	int r = read_vcpus(m);
+
+	if (r < 0)
+		return r;
+	ret->layer_bytes = blk_layer_bytes(&m->blk);
+	r = cow_seal(&m->disk, fds[VMM_SAVE_FD_TOP]);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		fds[VMM_SAVE_FD_TOP] = -1; /* the disk's now */
+	ret->layers = m->disk.sealed;
+	r = fork_child(m, fds, ret, &report_fd);
+	if (r < 0)
+		return r;
+	m->save.report_fd = report_fd;
+	return 0;
+}
+
+static bool is_file(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0;
+}
+
+int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
+	       size_t nfds, uint64_t *ret_ns, struct vmm_saved *ret)
+{
+	const struct vmm_save *want = &request->u.save;
+	bool stay = want->flags & VMM_SAVE_STAY_PAUSED;
+
+	if (m->state == MACHINE_SHELL || nfds != VMM_SAVE_FDS ||
+	    want->zero != 0 ||
+	    (want->flags & ~(uint32_t)VMM_SAVE_STAY_PAUSED) != 0)
+		return -EPROTO;
+	if (m->save.report_fd >= 0)
+		return -EBUSY;
+	for (size_t i = 0; i < nfds; i++) {
+		if (!is_file(fds[i]))
+			return -EBADF;
+	}
+	uint64_t start = clock_ns();
+	if (m->state == MACHINE_RUNNING)
+		vcpu_pause_all(m->vcpus, m->config.vcpus);
+	int r = freeze(m, fds, ret);
+	if (r == 0 && stay)
+		m->state = MACHINE_PAUSED;
+	if (m->state == MACHINE_RUNNING)
+		vcpu_resume_all(m->vcpus, m->config.vcpus);
+	*ret_ns = clock_ns() - start;
+	if (r == 0) {
+		m->save.seq = request->seq;
+		r = machine_watch(m, m->save.report_fd, MACHINE_SAVED, 0);
+	}
+	return r;
+}
+
+void save_ended(struct machine *m)
+{
+	struct report report;
+	ssize_t n = fd_read_all(m->save.report_fd, &report, sizeof(report));
+
+	fd_close(&m->save.report_fd);
+	if (n != (ssize_t)sizeof(report))
+		report = (struct report){ .error = -EIO };
+	control_saved(m->save.seq, report.error, &report.saved);
+}
