@@ -58,7 +58,7 @@ static void crc_make_slices(void)
 	}
 }
 
-/* Eight bytes in a step: 100 KiB take some 50 us. */
+/* Eight bytes in a step: 100 KiB take some 60 us. */
 static uint32_t crc32c(const uint8_t *p, size_t n)
 {
 	uint32_t v = UINT32_MAX;
@@ -67,6 +67,7 @@ static uint32_t crc32c(const uint8_t *p, size_t n)
 	for (; n >= CRC_SLICES; n -= CRC_SLICES, p += CRC_SLICES) {
 		uint64_t eight = load_le64(p) ^ v;
 		v = 0;
+#pragma GCC unroll 8
 		for (uint32_t k = 0; k < CRC_SLICES; k++) {
 			uint32_t b = (uint32_t)(eight >> 8 * k) & 0xff;
 			v ^= crc_slice[CRC_SLICES - 1 - k][b];
