@@ -46,15 +46,11 @@ static int check_base(const struct machine *m, uint64_t base_bytes)
 	return 0;
 }
 
-static int start_vcpus(struct machine *m, bool parked)
+static void go(struct machine *m, bool paused)
 {
-	for (unsigned int i = 0; i < m->config.vcpus; i++) {
-		int r = vcpu_start(&m->vcpus[i], parked);
-		if (r < 0)
-			return r;
-	}
-	m->state = parked ? MACHINE_PAUSED : MACHINE_RUNNING;
-	return 0;
+	m->state = paused ? MACHINE_PAUSED : MACHINE_RUNNING;
+	if (!paused)
+		vcpu_resume_all(m->vcpus, m->config.vcpus);
 }
 
 /* --- boot --------------------------------------------------------------------- */
@@ -91,7 +87,8 @@ int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
 		return r;
 	fds[VMM_BOOT_FD_BASE] = -1; /* the disk's now */
 	fds[VMM_BOOT_FD_TOP] = -1;
-	return start_vcpus(m, false);
+	go(m, false);
+	return 0;
 }
 
 /* --- restore ------------------------------------------------------------------- */
@@ -214,27 +211,10 @@ static void wake_devices(struct machine *m)
 	}
 }
 
-static int run(struct machine *m, bool again, bool parked)
-{
-	int r = set_vcpus(m);
-
-	if (r < 0)
-		return r;
-	wake_devices(m);
-	if (!again)
-		return start_vcpus(m, parked);
-	m->state = MACHINE_PAUSED;
-	if (!parked) {
-		vcpu_resume_all(m->vcpus, m->config.vcpus);
-		m->state = MACHINE_RUNNING;
-	}
-	return 0;
-}
-
 int claim_restore(struct machine *m, const struct vmm_restore *r, int *fds,
 		  size_t nfds, bool again)
 {
-	bool parked = r->flags & VMM_RESTORE_PAUSED;
+	bool paused = r->flags & VMM_RESTORE_PAUSED;
 	struct restore_fds f;
 	int e = name_fds(r, fds, nfds, &f);
 
@@ -244,8 +224,13 @@ int claim_restore(struct machine *m, const struct vmm_restore *r, int *fds,
 		e = check_base(m, r->base_bytes);
 	if (e < 0)
 		return e;
-	if (m->state == MACHINE_RUNNING)
-		vcpu_pause_all(m->vcpus, m->config.vcpus);
+	vcpu_pause_all(m->vcpus, m->config.vcpus);
 	e = load(m, r, &f);
-	return e < 0 ? e : run(m, again, parked);
+	if (e == 0)
+		e = set_vcpus(m);
+	if (e < 0)
+		return e;
+	wake_devices(m);
+	go(m, paused);
+	return 0;
 }

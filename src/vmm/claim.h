@@ -8,6 +8,7 @@
 #ifndef BRIG_VMM_CLAIM_H
 #define BRIG_VMM_CLAIM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "cc.h"

@@ -145,10 +145,18 @@ static void build_rng(struct machine *m)
 
 static void build_vcpus(struct machine *m)
 {
+	must(x86_init(VMM_FD_KVM), "list of MSRs");
 	for (unsigned int i = 0; i < m->config.vcpus; i++)
 		must(vcpu_create(&m->vcpus[i], VMM_FD_KVM, m->vm_fd, i,
 				 m->config.vcpus, &m->bus),
 		     "vCPU");
+}
+
+/* Parked until there is a guest. */
+static void start_vcpus(struct machine *m)
+{
+	for (unsigned int i = 0; i < m->config.vcpus; i++)
+		must(vcpu_start(&m->vcpus[i]), "vCPU thread");
 }
 
 static void watch_stop_and_control(struct machine *m)
@@ -185,6 +193,7 @@ void machine_build(struct machine *m, const struct vmm_config *config)
 	build_rng(m);
 	must(save_init(&m->save), "buffer of the saved state");
 	watch_stop_and_control(m);
+	start_vcpus(m);
 }
 
 /* --- running --------------------------------------------------------------- */

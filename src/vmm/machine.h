@@ -34,8 +34,7 @@ struct machine {
 	int epoll_fd;
 	struct bus bus;
 	struct vcpu vcpus[BRIG_VCPUS_MAX];
-	struct kvm_cpuid_table cpuid; /* of vCPU 0 */
-	struct x86_machine x86;       /* scratch of a claim or a save */
+	struct x86_machine x86; /* scratch of a claim or a save */
 
 	struct serial serial;
 	struct cow disk;

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -63,7 +64,7 @@ void save_state(struct state_stream *s, struct machine *m,
 		  c->memory_mib);
 	state_u64(s, "disk_bytes", &is.disk_bytes, c->disk_bytes,
 		  c->disk_bytes);
-	x86_state(s, x, c->vcpus, &m->cpuid);
+	x86_state(s, x, c->vcpus, vcpu_cpuid());
 	serial_state(s, &m->serial);
 	cow_state(s, &m->disk);
 	blk_state(s, &m->blk);
@@ -193,8 +194,7 @@ int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
 			return -EBADF;
 	}
 	uint64_t start = clock_ns();
-	if (m->state == MACHINE_RUNNING)
-		vcpu_pause_all(m->vcpus, m->config.vcpus);
+	vcpu_pause_all(m->vcpus, m->config.vcpus);
 	int r = freeze(m, fds, ret);
 	if (r == 0 && stay)
 		m->state = MACHINE_PAUSED;
