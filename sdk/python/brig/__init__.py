@@ -10,13 +10,7 @@
 The address of brigd is taken from BRIG_BASE_URL, the key from BRIG_API_KEY.
 """
 
-from .client import (
-    Client,
-    DeleteAllResult,
-    DeleteResult,
-    SandboxPage,
-    Sandboxes,
-)
+from .client import Client
 from .errors import (
     APIError,
     AuthenticationError,
@@ -28,6 +22,7 @@ from .errors import (
     ConnectionError,
     InsufficientStorageError,
     NotFoundError,
+    PartialError,
     PayloadTooLargeError,
     PermissionDeniedError,
     ProtocolError,
@@ -45,11 +40,23 @@ from .process import (
     ExecStream,
     Measured,
     RunEvent,
+    RunOptions,
     RunResult,
     RunStream,
     Usage,
 )
-from .sandbox import LogEntry, LogPage, Sandbox, SandboxStatus, StatusPoint
+from .sandbox import (
+    CreateOptions,
+    LogEntry,
+    LogPage,
+    Receipt,
+    Sandbox,
+    SandboxStatus,
+    StatusPoint,
+)
+from .sandboxes import DeleteAllResult, DeleteResult, SandboxPage, Sandboxes
+from .snapshots import DeleteSnapshotResult, Snapshot, Snapshots
+from .templates import Template, Templates
 
 __version__ = "0.1.0"
 
@@ -63,8 +70,10 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ConnectionError",
+    "CreateOptions",
     "DeleteAllResult",
     "DeleteResult",
+    "DeleteSnapshotResult",
     "ExecResult",
     "ExecStream",
     "Files",
@@ -73,12 +82,15 @@ __all__ = [
     "LogPage",
     "Measured",
     "NotFoundError",
+    "PartialError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "ProtocolError",
     "RateLimitError",
+    "Receipt",
     "RequestTimeoutError",
     "RunEvent",
+    "RunOptions",
     "RunResult",
     "RunStream",
     "Sandbox",
@@ -87,8 +99,12 @@ __all__ = [
     "SandboxStatus",
     "Sandboxes",
     "ServerError",
+    "Snapshot",
+    "Snapshots",
     "StatusPoint",
     "StreamError",
+    "Template",
+    "Templates",
     "UnprocessableError",
     "UnsupportedMediaTypeError",
     "UploadResult",

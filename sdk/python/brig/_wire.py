@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping, Type, TypeVar
+from typing import Any, Dict, Mapping, Type, TypeVar
 
 from . import errors
 
@@ -33,3 +33,17 @@ def record(cls: Type[T], given: Any) -> T:
         if required or given.get(field.name) is not None:
             values[field.name] = need(given, field.name)
     return cls(**values)
+
+
+def given(**fields: Any) -> Dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def options(kind: type, values: Mapping[str, Any]) -> Dict[str, Any]:
+    """What was given of the options that the TypedDict `kind` lists."""
+    unknown = sorted(values.keys() - kind.__annotations__.keys())
+    if unknown:
+        known = ", ".join(sorted(kind.__annotations__))
+        raise TypeError(f"no option {unknown[0]!r}; there are: {known}")
+    return given(**values)

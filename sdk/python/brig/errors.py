@@ -9,7 +9,10 @@ programs, its `message` is meant for people.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Type
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Type
+
+if TYPE_CHECKING:
+    from .sandbox import Sandbox
 
 __all__ = [
     "APIError",
@@ -22,6 +25,7 @@ __all__ = [
     "ConnectionError",
     "InsufficientStorageError",
     "NotFoundError",
+    "PartialError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -61,6 +65,25 @@ class StreamError(BrigError):
 
 class SandboxFailedError(BrigError):
     """A sandbox that was waited for did not become ready."""
+
+
+class PartialError(BrigError):
+    """Of several sandboxes only some could be made, or none.
+
+    `sandboxes` are those that were: nobody else will delete them. `failures`
+    has a `code` and a `message` for each of the others.
+    """
+
+    def __init__(
+        self, sandboxes: "List[Sandbox]", failures: List[Dict[str, Any]]
+    ) -> None:
+        total = len(sandboxes) + len(failures)
+        super().__init__(
+            f"{len(failures)} of {total} sandboxes could not be made: "
+            f"{failures[0].get('message')}"
+        )
+        self.sandboxes = sandboxes
+        self.failures = failures
 
 
 class CommandError(BrigError):

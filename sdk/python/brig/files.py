@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import secrets
 import tempfile
@@ -28,7 +29,7 @@ from typing import (
 from ._http import CHUNK_BYTES, Response, StreamingBody
 
 if TYPE_CHECKING:
-    from .client import Sandboxes
+    from .sandboxes import Sandboxes
 
 __all__ = ["Files", "Progress", "Source", "UploadResult"]
 
@@ -122,25 +123,35 @@ def multipart(
     ).encode("utf-8", "surrogateescape")
     tail = f"\r\n--{mark}--\r\n".encode("ascii")
     length = None if size is None else len(head) + size + len(tail)
-
-    def pieces() -> Iterator[bytes]:
-        yield head
-        done = 0
-        while size is None or done < size:
-            left = CHUNK_BYTES if size is None else size - done
-            data = file.read(min(CHUNK_BYTES, left))
-            if not data:
-                break
-            done += len(data)
-            yield data
-            if progress is not None:
-                progress(done, size)
-        if size is not None and done < size:
-            raise ValueError(f"the file shrank from {size} to {done} bytes")
-        yield tail
-
     content_type = f"multipart/form-data; boundary={mark}"
-    return StreamingBody(content_type, pieces(), length)
+    pieces = itertools.chain([head], _pieces(file, size, progress), [tail])
+    return StreamingBody(content_type, pieces, length)
+
+
+def raw(
+    file: IO[bytes], size: Optional[int], progress: Optional[Progress]
+) -> StreamingBody:
+    """The bytes of a file and nothing else."""
+    return StreamingBody(
+        "application/octet-stream", _pieces(file, size, progress), size
+    )
+
+
+def _pieces(
+    file: IO[bytes], size: Optional[int], progress: Optional[Progress]
+) -> Iterator[bytes]:
+    done = 0
+    while size is None or done < size:
+        left = CHUNK_BYTES if size is None else size - done
+        data = file.read(min(CHUNK_BYTES, left))
+        if not data:
+            break
+        done += len(data)
+        yield data
+        if progress is not None:
+            progress(done, size)
+    if size is not None and done < size:
+        raise ValueError(f"the file shrank from {size} to {done} bytes")
 
 
 def save(

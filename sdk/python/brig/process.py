@@ -23,6 +23,7 @@ from typing import (
     Mapping,
     Optional,
     Tuple,
+    TypedDict,
 )
 
 from . import errors
@@ -34,6 +35,7 @@ __all__ = [
     "ExecStream",
     "Measured",
     "RunEvent",
+    "RunOptions",
     "RunResult",
     "RunStream",
     "Usage",
@@ -41,6 +43,22 @@ __all__ = [
 
 # No line of a stream comes near this; more is not a stream of brigd.
 LINE_BYTES = 16 << 20
+
+
+class RunOptions(TypedDict, total=False):
+    """How something is run: options of runs(), start() and code().
+
+    `cwd` is the user's home and `user` is root if not given. `stdin` is the
+    whole input. After `timeout_s` seconds everything of the run is killed.
+    `output_limit` is in bytes, for each of stdout and stderr.
+    """
+
+    cwd: Optional[str]
+    env: Optional[Mapping[str, str]]
+    user: Optional[str]
+    stdin: Optional[str]
+    timeout_s: Optional[float]
+    output_limit: Optional[int]
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,79 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    TypedDict,
+    Union,
+)
 
 from . import errors
-from ._wire import need
+from ._wire import need, record
 from .files import Files
-from .process import ExecResult, ExecStream, RunResult, RunStream
+from .process import ExecResult, ExecStream, RunOptions, RunResult, RunStream
 
 if TYPE_CHECKING:
-    from .client import Client
+    from typing_extensions import Unpack
 
-__all__ = ["LogEntry", "LogPage", "Sandbox", "SandboxStatus", "StatusPoint"]
+    from .client import Client
+    from .snapshots import Snapshot
+
+__all__ = [
+    "CreateOptions",
+    "LogEntry",
+    "LogPage",
+    "Receipt",
+    "Sandbox",
+    "SandboxStatus",
+    "StatusPoint",
+]
+
+
+class CreateOptions(TypedDict, total=False):
+    """What a new sandbox is to be.
+
+    It starts from one of `image` (the default), `template` (a name) and
+    `snapshot` (an id). `memory` is in MiB, `storage` in GB. Its CPUs are
+    either `cpus`, in quarters of a vCPU, or `vcpus`, whole ones, which is
+    what there is with `template`, `snapshot` and `count`. `env` is for
+    everything that runs in it.
+    """
+
+    image: Optional[str]
+    template: Optional[str]
+    snapshot: Optional[str]
+    name: Optional[str]
+    cpus: Optional[float]
+    vcpus: Optional[int]
+    memory: Optional[int]
+    storage: Optional[float]
+    env: Optional[Mapping[str, str]]
+    wait_for_ready: Optional[bool]
+    idempotency_key: Optional[str]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was made this sandbox's own before anything ran in it.
+
+    `clock_error_ms` is how far its clock was off; `hooks_failed` counts hooks
+    of the image; `steps_us` says how long each step took, and `total`.
+    """
+
+    entropy_reseeded: bool = False
+    clock_set: bool = False
+    clock_error_ms: Optional[float] = None
+    hostname: Optional[str] = None
+    machine_id: Optional[str] = None
+    connections_reset: bool = False
+    hooks_failed: Optional[int] = None
+    steps_us: Dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,9 +134,10 @@ class Sandbox:
     """A sandbox. Fields show it as it was when brigd last told us.
 
     `cpu` counts quarters of a vCPU, `memory` is in MiB, `storage` in GB;
-    `status` is creating, running, paused, stopped or failed. `reason`,
-    `image`, `vcpus`, `disk_bytes`, `ready_ms` and `stats` are known after
-    get() and refresh(). `raw` is all that brigd said.
+    `status` is creating, running, paused, stopped or failed. `origin` is
+    boot, template, snapshot or clone; `template` and `snapshot_id` say which.
+    `reason`, `image`, `vcpus`, `disk_bytes`, `ready_ms`, `receipt` and `stats`
+    are known after get() and refresh(). `raw` is all that brigd said.
     """
 
     def __init__(self, client: "Client", given: Mapping[str, Any]) -> None:
@@ -85,7 +148,7 @@ class Sandbox:
         self.files = Files(client.sandboxes, self.id)
         self._update(given)
 
-    def _update(self, given: Mapping[str, Any]) -> None:
+    def _update(self, given: Mapping[str, Any]) -> "Sandbox":
         self.raw.update(given)
         raw = self.raw
         self.name: str = need(raw, "name")
@@ -96,10 +159,17 @@ class Sandbox:
         self.storage: Optional[float] = raw.get("storage", raw.get("disk_size"))
         self.reason: Optional[str] = raw.get("reason")
         self.image: Optional[str] = raw.get("image")
+        self.origin: Optional[str] = raw.get("origin")
+        self.template: Optional[str] = raw.get("template")
+        self.snapshot_id: Optional[str] = raw.get("snapshot")
         self.vcpus: Optional[int] = raw.get("vcpus")
         self.disk_bytes: Optional[int] = raw.get("disk_bytes")
         self.ready_ms: Optional[float] = raw.get("ready_ms")
         self.stats: Dict[str, Any] = raw.get("stats") or {}
+        self.receipt: Optional[Receipt] = None
+        if raw.get("receipt") is not None:
+            self.receipt = record(Receipt, raw["receipt"])
+        return self
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.id} {self.name} {self.status}>"
@@ -108,31 +178,14 @@ class Sandbox:
     def create(
         cls,
         client: Optional["Client"] = None,
-        *,
-        image: Optional[str] = None,
-        name: Optional[str] = None,
-        cpus: Optional[float] = None,
-        memory: Optional[int] = None,
-        storage: Optional[float] = None,
-        env: Optional[Mapping[str, str]] = None,
-        wait_for_ready: Optional[bool] = None,
-        idempotency_key: Optional[str] = None,
+        **wanted: "Unpack[CreateOptions]",
     ) -> "Sandbox":
         """Creates a sandbox; without a client, with one of its own."""
         from .client import Client
 
         owned = client is None
         client = client or Client()
-        sandbox = client.sandboxes.create(
-            image=image,
-            name=name,
-            cpus=cpus,
-            memory=memory,
-            storage=storage,
-            env=env,
-            wait_for_ready=wait_for_ready,
-            idempotency_key=idempotency_key,
-        )
+        sandbox = client.sandboxes.create(**wanted)
         sandbox._owns_client = owned
         return sandbox
 
@@ -166,57 +219,80 @@ class Sandbox:
         argv: Optional[Sequence[str]] = None,
         *,
         command: Optional[str] = None,
-        cwd: Optional[str] = None,
-        env: Optional[Mapping[str, str]] = None,
-        user: Optional[str] = None,
-        stdin: Optional[str] = None,
-        timeout_s: Optional[float] = None,
-        output_limit: Optional[int] = None,
+        **how: "Unpack[RunOptions]",
     ) -> RunResult:
         """Runs a program (`argv`) or a shell line, with exact output."""
         return self._client.sandboxes.runs(
-            self.id,
-            argv,
-            command=command,
-            cwd=cwd,
-            env=env,
-            user=user,
-            stdin=stdin,
-            timeout_s=timeout_s,
-            output_limit=output_limit,
+            self.id, argv, command=command, **how
         )
+
+    def run_code(
+        self,
+        code: str,
+        language: str = "python",
+        **how: "Unpack[RunOptions]",
+    ) -> RunResult:
+        """Runs code in python, node or bash."""
+        return self._client.sandboxes.code(self.id, language, code, **how)
+
+    def python(self, code: str, **how: "Unpack[RunOptions]") -> RunResult:
+        """Runs Python code."""
+        return self.run_code(code, "python", **how)
 
     def start(
         self,
         argv: Optional[Sequence[str]] = None,
         *,
         command: Optional[str] = None,
-        cwd: Optional[str] = None,
-        env: Optional[Mapping[str, str]] = None,
-        user: Optional[str] = None,
-        stdin: Optional[str] = None,
         stdin_open: Optional[bool] = None,
-        timeout_s: Optional[float] = None,
-        output_limit: Optional[int] = None,
+        **how: "Unpack[RunOptions]",
     ) -> RunStream:
         """As runs(), but the output comes as it is written."""
         return self._client.sandboxes.start(
-            self.id,
-            argv,
-            command=command,
-            cwd=cwd,
-            env=env,
-            user=user,
-            stdin=stdin,
-            stdin_open=stdin_open,
-            timeout_s=timeout_s,
-            output_limit=output_limit,
+            self.id, argv, command=command, stdin_open=stdin_open, **how
         )
+
+    def snapshot(
+        self,
+        name: Optional[str] = None,
+        *,
+        quick: Optional[bool] = None,
+        memory: Optional[bool] = None,
+    ) -> "Snapshot":
+        """Keeps the sandbox as it is now; it runs on."""
+        return self._client.sandboxes.create_snapshot(
+            self.id, name=name, quick=quick, memory=memory
+        )
+
+    def clone(
+        self, count: int = 1, *, name: Optional[str] = None
+    ) -> List["Sandbox"]:
+        """Copies of the sandbox; its processes go on in them."""
+        return self._client.sandboxes.clone(self.id, count, name=name)
+
+    def rollback(self, snapshot: "Union[Snapshot, str]") -> "Sandbox":
+        """Puts the sandbox back to a snapshot, or the id of one."""
+        to = snapshot if isinstance(snapshot, str) else snapshot.id
+        return self._now(self._client.sandboxes.rollback(self.id, to))
+
+    def pause(self) -> "Sandbox":
+        """Stops the sandbox; its memory is kept on disk."""
+        return self._now(self._client.sandboxes.pause(self.id))
+
+    def resume(self) -> "Sandbox":
+        """Lets the paused sandbox go on."""
+        return self._now(self._client.sandboxes.resume(self.id))
+
+    def reset(self) -> "Sandbox":
+        """Puts the sandbox back to what it was made from."""
+        return self._now(self._client.sandboxes.reset(self.id))
+
+    def _now(self, told: "Sandbox") -> "Sandbox":
+        return self._update(told.raw)
 
     def refresh(self) -> "Sandbox":
         """Asks brigd for the present state."""
-        self._update(self._client.sandboxes.describe(self.id))
-        return self
+        return self._update(self._client.sandboxes.describe(self.id))
 
     def wait_until_ready(self, timeout: float = 120.0) -> "Sandbox":
         """Waits until the sandbox runs; for wait_for_ready=False."""

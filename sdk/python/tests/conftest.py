@@ -47,6 +47,38 @@ SANDBOX = {
 }
 
 
+# As brig's own requests describe a sandbox.
+DESCRIBED = {
+    "id": "sb_2",
+    "name": "calm-heron",
+    "status": "running",
+    "reason": None,
+    "image": "default",
+    "vcpus": 2,
+    "memory_mib": 512,
+    "disk_bytes": 10 << 30,
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "ready_ms": 12.5,
+    "origin": "clone",
+    "template": None,
+    "snapshot": None,
+    "receipt": {
+        "entropy_reseeded": True,
+        "clock_set": True,
+        "clock_error_ms": 0.4,
+        "hostname": "calm-heron",
+        "machine_id": "0123456789abcdef0123456789abcdef",
+        "connections_reset": True,
+        "hooks_failed": 0,
+        "steps_us": {
+            "claim": 300, "restore": 2100, "configure": 900, "total": 3300,
+        },
+        "of_the_future": 1,
+    },
+    "stats": {},
+}
+
+
 @pytest.fixture
 def sandbox(client):
     return brig.Sandbox(client, SANDBOX)
