@@ -12,6 +12,14 @@ static_assert(offsetof(struct kvm_cpuid_table, entries) ==
 		      offsetof(struct kvm_cpuid2, entries),
 	      "same layout");
 
+static_assert(offsetof(struct kvm_msr_index_table, indices) ==
+		      offsetof(struct kvm_msr_list, indices),
+	      "same layout");
+static_assert(offsetof(struct kvm_msr_table, entries) ==
+		      offsetof(struct kvm_msrs, entries),
+	      "same layout");
+static_assert(KVM_XSAVE_BYTES == sizeof(struct kvm_xsave), "same layout");
+
 static int call(int fd, unsigned long request, const void *arg)
 {
 	int r = ioctl(fd, request, arg);
@@ -49,6 +57,17 @@ int kvm_supported_cpuid(int kvm_fd, struct kvm_cpuid_table *ret)
 {
 	ret->nent = KVM_CPUID_MAX;
 	return call(kvm_fd, KVM_GET_SUPPORTED_CPUID, ret);
+}
+
+int kvm_check(int kvm_fd, unsigned int capability)
+{
+	return call_number(kvm_fd, KVM_CHECK_EXTENSION, capability);
+}
+
+int kvm_msr_indexes(int kvm_fd, struct kvm_msr_index_table *ret)
+{
+	ret->nmsrs = KVM_MSR_INDEXES_MAX;
+	return call(kvm_fd, KVM_GET_MSR_INDEX_LIST, ret);
 }
 
 int kvm_set_memory(int vm_fd, uint32_t slot, uint64_t gpa, uint64_t bytes,
@@ -107,6 +126,12 @@ int kvm_set_cpuid(int vcpu_fd, const struct kvm_cpuid_table *table)
 	return call(vcpu_fd, KVM_SET_CPUID2, table);
 }
 
+int kvm_get_cpuid(int vcpu_fd, struct kvm_cpuid_table *ret)
+{
+	ret->nent = KVM_CPUID_MAX;
+	return call(vcpu_fd, KVM_GET_CPUID2, ret);
+}
+
 int kvm_get_sregs(int vcpu_fd, struct kvm_sregs *ret)
 {
 	return call(vcpu_fd, KVM_GET_SREGS, ret);
@@ -125,6 +150,135 @@ int kvm_get_regs(int vcpu_fd, struct kvm_regs *ret)
 int kvm_set_regs(int vcpu_fd, const struct kvm_regs *regs)
 {
 	return call(vcpu_fd, KVM_SET_REGS, regs);
+}
+
+int kvm_get_mp_state(int vcpu_fd, struct kvm_mp_state *ret)
+{
+	return call(vcpu_fd, KVM_GET_MP_STATE, ret);
+}
+
+int kvm_set_mp_state(int vcpu_fd, const struct kvm_mp_state *state)
+{
+	return call(vcpu_fd, KVM_SET_MP_STATE, state);
+}
+
+int kvm_get_xsave(int vcpu_fd, uint8_t *ret)
+{
+	return call(vcpu_fd, KVM_GET_XSAVE, ret);
+}
+
+int kvm_set_xsave(int vcpu_fd, const uint8_t *xsave)
+{
+	return call(vcpu_fd, KVM_SET_XSAVE, xsave);
+}
+
+int kvm_get_xcrs(int vcpu_fd, struct kvm_xcrs *ret)
+{
+	return call(vcpu_fd, KVM_GET_XCRS, ret);
+}
+
+int kvm_set_xcrs(int vcpu_fd, const struct kvm_xcrs *xcrs)
+{
+	return call(vcpu_fd, KVM_SET_XCRS, xcrs);
+}
+
+int kvm_get_debugregs(int vcpu_fd, struct kvm_debugregs *ret)
+{
+	return call(vcpu_fd, KVM_GET_DEBUGREGS, ret);
+}
+
+int kvm_set_debugregs(int vcpu_fd, const struct kvm_debugregs *regs)
+{
+	return call(vcpu_fd, KVM_SET_DEBUGREGS, regs);
+}
+
+int kvm_get_lapic(int vcpu_fd, struct kvm_lapic_state *ret)
+{
+	return call(vcpu_fd, KVM_GET_LAPIC, ret);
+}
+
+int kvm_set_lapic(int vcpu_fd, const struct kvm_lapic_state *lapic)
+{
+	return call(vcpu_fd, KVM_SET_LAPIC, lapic);
+}
+
+int kvm_get_events(int vcpu_fd, struct kvm_vcpu_events *ret)
+{
+	return call(vcpu_fd, KVM_GET_VCPU_EVENTS, ret);
+}
+
+int kvm_set_events(int vcpu_fd, const struct kvm_vcpu_events *events)
+{
+	return call(vcpu_fd, KVM_SET_VCPU_EVENTS, events);
+}
+
+int kvm_get_msrs(int vcpu_fd, struct kvm_msr_table *table)
+{
+	return call(vcpu_fd, KVM_GET_MSRS, table);
+}
+
+int kvm_set_msrs(int vcpu_fd, const struct kvm_msr_table *table)
+{
+	return call(vcpu_fd, KVM_SET_MSRS, table);
+}
+
+/* The one attribute of a vCPU: `value` is read or written. */
+static struct kvm_device_attr tsc_offset_attr(const uint64_t *value)
+{
+	return (struct kvm_device_attr){
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (uint64_t)(uintptr_t)value,
+	};
+}
+
+int kvm_get_tsc_offset(int vcpu_fd, uint64_t *ret)
+{
+	struct kvm_device_attr attr = tsc_offset_attr(ret);
+
+	return call(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr);
+}
+
+int kvm_set_tsc_offset(int vcpu_fd, uint64_t offset)
+{
+	struct kvm_device_attr attr = tsc_offset_attr(&offset);
+
+	return call(vcpu_fd, KVM_SET_DEVICE_ATTR, &attr);
+}
+
+int kvm_get_tsc_khz(int vcpu_fd)
+{
+	return call_number(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+}
+
+int kvm_set_tsc_khz(int vcpu_fd, uint32_t khz)
+{
+	return call_number(vcpu_fd, KVM_SET_TSC_KHZ, khz);
+}
+
+int kvm_note_pause(int vcpu_fd)
+{
+	return call_number(vcpu_fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
+int kvm_get_irqchip(int vm_fd, struct kvm_irqchip *ret)
+{
+	return call(vm_fd, KVM_GET_IRQCHIP, ret);
+}
+
+int kvm_set_irqchip(int vm_fd, const struct kvm_irqchip *chip)
+{
+	return call(vm_fd, KVM_SET_IRQCHIP, chip);
+}
+
+int kvm_get_clock(int vm_fd, struct kvm_clock_data *ret)
+{
+	return call(vm_fd, KVM_GET_CLOCK, ret);
+}
+
+int kvm_set_clock(int vm_fd, const struct kvm_clock_data *clock)
+{
+	return call(vm_fd, KVM_SET_CLOCK, clock);
 }
 
 int kvm_run_vcpu(int vcpu_fd)

@@ -4,8 +4,15 @@
  * All that a vCPU thread does is run the guest and hand its exits to the bus.
  * What the guest wrote into struct kvm_run is read once. An exit that we do
  * not know ends the machine with a reason: never a loop that spins.
+ *
+ * Pausing: KVM does the second half of a port or MMIO access (the value that
+ * was read goes into a register) when KVM_RUN is entered again, before
+ * anything else. With immediate_exit set it does just that and returns -EINTR
+ * (api.rst, "KVM_RUN"). So -EINTR is the one place where a vCPU may park, and
+ * the signal below is only there to get it out of the guest.
  */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -18,10 +25,39 @@
 /* Stack of a vCPU thread: it calls a handful of small functions. */
 #define VCPU_STACK_BYTES (64u << 10)
 
+/* Its handler does nothing: a pending signal takes a vCPU out of KVM_RUN. */
+#define VCPU_SIGNAL SIGUSR1
+
+static struct kvm_cpuid_table cpuid; /* of vCPU 0 */
+
+/* What keeps the vCPUs parked. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool paused;
+	unsigned int moving; /* threads that neither are parked nor ended */
+} gate = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.changed = PTHREAD_COND_INITIALIZER,
+	.paused = true,
+};
+
+static int give_cpuid(struct vcpu *v, int kvm_fd, unsigned int vcpus)
+{
+	static struct kvm_cpuid_table table;
+	int r = kvm_supported_cpuid(kvm_fd, &table);
+
+	if (r < 0)
+		return r;
+	cpuid_make(&table, v->id, vcpus);
+	if (v->id == 0)
+		cpuid = table;
+	return kvm_set_cpuid(v->fd, &table);
+}
+
 int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, unsigned int id,
 		unsigned int vcpus, struct bus *bus)
 {
-	static struct kvm_cpuid_table table;
 	int bytes = kvm_vcpu_run_bytes(kvm_fd);
 
 	if (bytes < 0)
@@ -35,11 +71,12 @@ int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, unsigned int id,
 		      v->fd, 0);
 	if (v->run == MAP_FAILED)
 		return -errno;
-	int r = kvm_supported_cpuid(kvm_fd, &table);
-	if (r < 0)
-		return r;
-	cpuid_make(&table, id, vcpus);
-	return kvm_set_cpuid(v->fd, &table);
+	return give_cpuid(v, kvm_fd, vcpus);
+}
+
+const struct kvm_cpuid_table *vcpu_cpuid(void)
+{
+	return &cpuid;
 }
 
 /* Port I/O: `count` units of `size` bytes lie in the shared page; string
@@ -93,33 +130,114 @@ static void handle_exit(struct vcpu *v)
 	}
 }
 
+/* --- pausing --------------------------------------------------------------- */
+
+/* Waits while the vCPUs are paused. No part of an exit is left to do. */
+static void gate_pass(void)
+{
+	pthread_mutex_lock(&gate.lock);
+	if (gate.paused) {
+		if (--gate.moving == 0)
+			pthread_cond_broadcast(&gate.changed);
+		while (gate.paused)
+			pthread_cond_wait(&gate.changed, &gate.lock);
+		gate.moving++;
+	}
+	pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_leave(void)
+{
+	pthread_mutex_lock(&gate.lock);
+	if (--gate.moving == 0)
+		pthread_cond_broadcast(&gate.changed);
+	pthread_mutex_unlock(&gate.lock);
+}
+
+static void set_paused(struct vcpu *vcpus, unsigned int n, bool paused)
+{
+	gate.paused = paused;
+	for (unsigned int i = 0; i < n; i++)
+		__atomic_store_n(&vcpus[i].run->immediate_exit, paused,
+				 __ATOMIC_RELEASE);
+}
+
+void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
+{
+	pthread_mutex_lock(&gate.lock);
+	if (!gate.paused) {
+		set_paused(vcpus, n, true);
+		for (unsigned int i = 0; i < n; i++) {
+			if (vcpus[i].started)
+				(void)pthread_kill(vcpus[i].thread,
+						   VCPU_SIGNAL);
+		}
+	}
+	while (gate.moving > 0)
+		pthread_cond_wait(&gate.changed, &gate.lock);
+	pthread_mutex_unlock(&gate.lock);
+}
+
+void vcpu_resume_all(struct vcpu *vcpus, unsigned int n)
+{
+	pthread_mutex_lock(&gate.lock);
+	if (gate.paused) {
+		for (unsigned int i = 0; i < n; i++) {
+			int r = kvm_note_pause(vcpus[i].fd);
+			(void)r; /* a guest without kvm-clock has no use */
+		}
+		set_paused(vcpus, n, false);
+		pthread_cond_broadcast(&gate.changed);
+	}
+	pthread_mutex_unlock(&gate.lock);
+}
+
+/* --- the thread ------------------------------------------------------------ */
+
 static void *vcpu_loop(void *arg)
 {
 	struct vcpu *v = arg;
 
-	for (;;) {
+	gate_pass();
+	do {
 		int r = kvm_run_vcpu(v->fd);
-		if (r == -EINTR || r == -EAGAIN)
-			continue;
-		if (r < 0) {
+		if (r == 0)
+			handle_exit(v);
+		else if (r == -EINTR)
+			gate_pass();
+		else if (r != -EAGAIN)
 			stop_machine(VMM_STOP_INTERNAL_ERROR, (uint64_t)-r);
-			break;
-		}
-		handle_exit(v);
-		if (stop_requested())
-			break;
-	}
+	} while (!stop_requested());
+	gate_leave();
 	return NULL;
+}
+
+static void do_nothing(int sig)
+{
+	(void)sig;
 }
 
 int vcpu_start(struct vcpu *v)
 {
+	struct sigaction act = {
+		.sa_handler = do_nothing,
+		.sa_flags = SA_RESTART, /* for what a device has under way */
+	};
 	pthread_attr_t attr;
-	int r = pthread_attr_init(&attr);
+	int r = sigaction(VCPU_SIGNAL, &act, NULL) < 0 ? errno : 0;
 
 	if (r == 0)
-		r = pthread_attr_setstacksize(&attr, VCPU_STACK_BYTES);
+		r = pthread_attr_init(&attr);
 	if (r == 0)
-		r = pthread_create(&v->thread, &attr, vcpu_loop, v);
+		r = pthread_attr_setstacksize(&attr, VCPU_STACK_BYTES);
+	if (r != 0)
+		return -r;
+	pthread_mutex_lock(&gate.lock);
+	r = pthread_create(&v->thread, &attr, vcpu_loop, v);
+	if (r == 0) {
+		v->started = true;
+		gate.moving++;
+	}
+	pthread_mutex_unlock(&gate.lock);
 	return -r;
 }

@@ -16,6 +16,7 @@
 #define BRIG_VMM_VCPU_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "bus.h"
@@ -27,7 +28,8 @@ struct vcpu {
 	int fd;              /* owned */
 	struct kvm_run *run; /* owned mapping, shared with KVM */
 	struct bus *bus;     /* borrowed */
-	pthread_t thread;
+	bool started;
+	pthread_t thread; /* valid when started */
 };
 
 /* Creates vCPU `id` of `vcpus` and sets its CPUID. The irqchip must exist,
