@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Checked besides what the sanitizers see: the base is never written, the
- * layer's blocks are those that are marked, and a block reads the same
- * through the disk as from the file that holds it.
+ * top's blocks are those that are marked, and a block reads the same through
+ * the disk as from the file that holds it.
  */
 #include <errno.h>
 #include <sys/eventfd.h>
@@ -21,7 +21,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct device_fuzz fuzz;
 static struct cow cow;
 static struct blk blk;
-static uint64_t bitmap[1];
 static uint8_t base[BASE_BYTES];
 
 static void check_blocks(void)
@@ -36,15 +35,15 @@ static void check_blocks(void)
 		uint8_t disk[COW_BLOCK_BYTES];
 		uint8_t file[COW_BLOCK_BYTES] = { 0 };
 		struct iovec iov = { disk, sizeof(disk) };
-		bool in_layer = (bitmap[0] >> b & 1) != 0;
+		bool in_top = cow.map[b] == 1;
 		off_t at = (off_t)(b * COW_BLOCK_BYTES);
-		ssize_t n = pread(in_layer ? cow.layer_fd : cow.base_fd, file,
+		ssize_t n = pread(in_top ? cow.top_fd : cow.base_fd, file,
 				  sizeof(file), at);
-		if (n < 0 || (in_layer && n != (ssize_t)sizeof(file)) ||
+		if (n < 0 || (in_top && n != (ssize_t)sizeof(file)) ||
 		    cow_read(&cow, (uint64_t)at, &iov, 1) != 0 ||
 		    memcmp(disk, file, sizeof(disk)) != 0)
 			abort();
-		marked += in_layer;
+		marked += in_top;
 	}
 	if (marked != cow.layer_blocks)
 		abort();
@@ -53,14 +52,16 @@ static void check_blocks(void)
 static void set_up(void)
 {
 	int base_fd = memfd_create("base", MFD_CLOEXEC);
-	int layer_fd = memfd_create("layer", MFD_CLOEXEC);
+	int top_fd = memfd_create("top", MFD_CLOEXEC);
+	uint8_t *map = mmap(NULL, BLOCKS, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	for (size_t i = 0; i < BASE_BYTES; i++)
 		base[i] = (uint8_t)(i * 31 + 7);
 	guest_init(&fuzz.guest);
 	if (pwrite(base_fd, base, BASE_BYTES, 0) != BASE_BYTES ||
-	    cow_init(&cow, base_fd, BASE_BYTES, layer_fd, DISK_BYTES, bitmap) !=
-		    0)
+	    map == MAP_FAILED || cow_init(&cow, DISK_BYTES, map) != 0 ||
+	    cow_open(&cow, base_fd, BASE_BYTES, NULL, 0, top_fd) != 0)
 		abort();
 	blk_init(&blk, &cow, &fuzz.guest.mem,
 		 eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -71,9 +72,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (fuzz.dev == NULL)
 		set_up();
-	if (ftruncate(cow.layer_fd, 0) != 0)
+	if (ftruncate(cow.top_fd, 0) != 0)
 		abort();
-	bitmap[0] = 0;
+	memset(cow.map, 0, BLOCKS);
 	cow.layer_blocks = 0;
 	device_run(&fuzz, data, size);
 	check_blocks();

@@ -44,7 +44,7 @@ static struct {
 	struct ring ring;
 	struct cow cow;
 	struct blk blk;
-	uint64_t bitmap[DISK_BYTES / 4096 / 64];
+	uint8_t *map;
 	uint8_t model[DISK_BYTES];
 	int irq_fd;
 } t;
@@ -87,11 +87,15 @@ static int set_up(void **state)
 	for (size_t i = 0; i < BASE_BYTES; i++)
 		t.model[i] = (uint8_t)random();
 	guest_init(&t.guest);
+	t.map = mmap(NULL, cow_map_bytes(DISK_BYTES), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (t.map == MAP_FAILED)
+		return -1;
 	t.irq_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (t.irq_fd < 0 || base < 0 || layer < 0 ||
 	    pwrite(base, t.model, BASE_BYTES, 0) != BASE_BYTES ||
-	    cow_init(&t.cow, base, BASE_BYTES, layer, DISK_BYTES, t.bitmap) !=
-		    0)
+	    cow_init(&t.cow, DISK_BYTES, t.map) != 0 ||
+	    cow_open(&t.cow, base, BASE_BYTES, NULL, 0, layer) != 0)
 		return -1;
 	blk_init(&t.blk, &t.cow, &t.guest.mem, t.irq_fd);
 	bring_up();
@@ -102,7 +106,8 @@ static int tear_down(void **state)
 {
 	(void)state;
 	(void)close(t.cow.base_fd);
-	(void)close(t.cow.layer_fd);
+	(void)close(t.cow.top_fd);
+	(void)munmap(t.map, cow_map_bytes(DISK_BYTES));
 	(void)close(t.irq_fd);
 	guest_fini(&t.guest);
 	return 0;
