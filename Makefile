@@ -147,6 +147,10 @@ UNIT_TESTS += vsock vsock_abuse
 UNIT_vsock := src/vmm/dev/vsock.o src/base/fd.o $(UNIT_virtio_mmio)
 UNIT_vsock_abuse := $(UNIT_vsock)
 
+UNIT_TESTS += memory
+UNIT_memory := src/vmm/memory.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
+UNIT_LIBS_memory := -Wl,--wrap=ioctl
+
 UNIT_TESTS += elf acpi base
 UNIT_acpi := src/vmm/x86/acpi.o src/vmm/gmem.o src/base/assert.o
 UNIT_base := $(BASE_OBJS)

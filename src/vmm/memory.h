@@ -36,9 +36,10 @@ must_check int memory_reserve(struct memory *m, uint32_t mib, struct gmem *map);
 
 /* Maps a saved machine's RAM over the range: `base_fd` all of it, and
  * `delta_fd` (-1: none) where that has data. Both must be memfds of exactly
- * the size of RAM with F_SEAL_SHRINK, GROW and WRITE: -EBADF otherwise
- * (C-20). Any number of runs in the delta costs bounded mappings: small ones
- * are copied. On failure the range is unusable. The descriptors stay the
+ * the size of RAM with F_SEAL_SHRINK, GROW and WRITE: -EBADF otherwise, and
+ * nothing has happened (C-20). Any number of runs in the delta costs bounded
+ * mappings: small ones are copied, and memory_write() will write those again.
+ * On another failure the range is unusable. The descriptors stay the
  * caller's. May be called again: what was written is gone. */
 must_check int memory_map(struct memory *m, int base_fd, int delta_fd);
 
