@@ -5,7 +5,6 @@ controllers there, since limits are tested in the host VM.
 SPDX-License-Identifier: Apache-2.0
 """
 
-import fcntl
 import os
 import random
 import select
@@ -16,19 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
+import tiny
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("BRIG_BIN", ROOT / "build/gcc/bin"))
-GUESTS = ROOT / "build/tests/guest"
 
-MSG = struct.Struct("<IIiI32sIIQQIIIiIIQ")
+MSG = struct.Struct("<IIiI32sIIQIIiIQ")
 FIELDS = ("type", "seq", "status", "handle", "id", "vcpus", "memory_mib",
-          "disk_bytes", "base_bytes", "cpu_quota_percent", "flags", "uid",
-          "wait_status", "kvm_kind", "zero", "iterations_per_s")
+          "disk_bytes", "cpu_quota_percent", "uid", "wait_status", "kvm_kind",
+          "iterations_per_s")
+SHAPE = {"vcpus": 1, "memory_mib": 128, "disk_bytes": 64 << 20}
 START, KILL, PROBE = 1, 2, 3
 STARTED, DONE, PROBED, EXITED = 16, 17, 18, 19
 
-CONSOLE_BYTES = 4096 + (64 << 10)
-F_ADD_SEALS, SEAL_SHRINK_GROW = 1033, 2 | 4
 CGROUPS = [Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")]
 
 
@@ -45,53 +44,24 @@ def cgroup_root():
     raise RuntimeError("no cgroup v2 mount")
 
 
-class Files:
-    """The descriptors of one START, as brigd would open them."""
+class Shell(tiny.Monitor):
+    """A brig-vmm that brig-spawn is to start, and its guest."""
 
-    NAMES = ("control", "kernel", "initrd", "base", "layer", "console")
+    def __init__(self):
+        super().__init__(tuple(SHAPE.values()))
 
-    def __init__(self, guest="hello", data=b"x"):
-        self.ours, theirs = socket.socketpair(socket.AF_UNIX,
-                                              socket.SOCK_SEQPACKET)
-        self.dir = tempfile.TemporaryDirectory()
-        path = Path(self.dir.name)
-        (path / "initrd").write_bytes(data)
-        (path / "base").write_bytes(bytes(1 << 20))
-        self.console = os.memfd_create("console", os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.console, CONSOLE_BYTES)
-        fcntl.fcntl(self.console, F_ADD_SEALS, SEAL_SHRINK_GROW)
-        self.fds = {
-            "control": theirs.detach(),
-            "kernel": os.open(GUESTS / f"{guest}.elf", os.O_RDONLY),
-            "initrd": os.open(path / "initrd", os.O_RDONLY),
-            "base": os.open(path / "base", os.O_RDONLY),
-            "layer": os.open(path, os.O_TMPFILE | os.O_RDWR, 0o600),
-            "console": os.dup(self.console),
-        }
-
-    def replace(self, name, fd):
-        os.close(self.fds[name])
-        self.fds[name] = fd
-
-    def list(self):
-        return [self.fds[name] for name in self.NAMES]
-
-    def text(self):
-        raw = os.pread(self.console, CONSOLE_BYTES, 0)
-        written, = struct.unpack_from("<Q", raw)
-        return raw[4096:4096 + written].decode("latin-1")
+    def replace(self, fd):
+        """Something else instead of the control socket."""
+        os.close(self.theirs)
+        self.theirs = fd
 
     def sent(self):
-        """brigd keeps its ends only."""
-        for fd in self.fds.values():
-            os.close(fd)
-        self.fds = {}
+        """brigd keeps its end only."""
+        os.close(self.theirs)
+        self.theirs = -1
 
-    def close(self):
-        self.sent()
-        self.ours.close()
-        os.close(self.console)
-        self.dir.cleanup()
+    def boot_guest(self, guest="hello", data=b"x"):
+        self.boot(tiny.GUESTS / f"{guest}.elf", data, bytes(1 << 20))
 
 
 class Spawner:
@@ -163,10 +133,9 @@ class Spawner:
         assert m["seq"] == self.seq
         return m
 
-    def start(self, files, **fields):
-        legal = dict(id=new_id(), vcpus=1, memory_mib=128, disk_bytes=64 << 20,
-                     base_bytes=1 << 20)
-        return self.ask(START, files.list(), **legal | fields)
+    def start(self, shell, **fields):
+        return self.ask(START, [shell.theirs],
+                        **{"id": new_id()} | SHAPE | fields)
 
     def wait_exited(self, handle, timeout=10.0):
         while handle not in self.exited:

@@ -89,42 +89,26 @@ class Saved:
         self.close()
 
 
-class Tiny:
-    """One brig-vmm: a shell, and what is put into it. A context manager."""
+class Monitor:
+    """brigd's end of one brig-vmm: a shell, and what is put into it.
 
-    def __init__(self, guest=None, data=b"", *, vcpus=1, memory_mib=128,
-                 disk_bytes=64 << 20, base=b"", config=None, kernel=None,
-                 saved=None, flags=0):
-        if saved:
-            vcpus, memory_mib, disk_bytes = saved.shape
-        self.shape = (vcpus, memory_mib, disk_bytes)
+    Hands `theirs` to whoever starts the process; it is closed by that.
+    """
+
+    def __init__(self, shape):
+        self.shape = shape  # vcpus, memory_mib, disk_bytes
         self.control, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.theirs = theirs.detach()
         self.console_fd = memfd("console", 4096 + RING)
         self.base, self.base_bytes, self.under, self.layers = -1, 0, [], []
         self.top = -1
-        if config is None:
-            config = CONFIG.pack(MAGIC, CONFIG_VERSION, vcpus, memory_mib,
-                                 disk_bytes, 0)
-        reader, writer = os.pipe()
-        os.write(writer, config)
-        os.close(writer)
-        fds = [reader, theirs.fileno(), os.open("/dev/kvm", os.O_RDWR),
-               os.open("/proc", os.O_PATH)]
-        self.started = time.monotonic()
-        self.process = self._spawn(fds)
-        theirs.close()
-        for fd in fds[:1] + fds[2:]:
-            os.close(fd)
+        self.ready = None
         self.running = None
         self.stopped = None
         self.failed = None  # errno of a request that was refused
         self.accepted = []
         self._seq = 0
-        if saved:
-            self.restore(saved, flags)
-        elif guest is not None:
-            self.boot(kernel or GUESTS / f"{guest}.elf", data, base)
 
     def _new_top(self):
         """An empty layer; both ends keep it."""
@@ -192,18 +176,6 @@ class Tiny:
         self.request(kind)
         return self.pump(REPLY, timeout)[2]
 
-    @staticmethod
-    def _spawn(fds):
-        # Out of the way of the target numbers first, then into place.
-        def place():
-            high = [os.dup2(fd, 100 + i) for i, fd in enumerate(fds)]
-            for i, fd in enumerate(high):
-                os.dup2(fd, 3 + i)
-            os.closerange(3 + len(fds), 200)
-        return subprocess.Popen([VMM], preexec_fn=place, close_fds=False,
-                                stdin=subprocess.DEVNULL,
-                                stderr=subprocess.PIPE, env={})
-
     def receive(self, timeout=10.0):
         """The next packet as (type, seq, status, port, value, rest, fds)."""
         ready, _, _ = select.select([self.control], [], [], timeout)
@@ -220,7 +192,9 @@ class Tiny:
     def pump(self, until, timeout=10.0):
         """Handles packets until one of type `until`; returns it or None."""
         while (m := self.receive(timeout)) is not None:
-            if m[0] == RUNNING:
+            if m[0] == READY:
+                self.ready = m
+            elif m[0] == RUNNING:
                 self.running = m
             elif m[0] == REPLY and m[2] < 0:
                 self.failed = -m[2]
@@ -245,12 +219,6 @@ class Tiny:
                  "needs_reset", "console_dropped", "layer_bytes")
         return dict(zip(names, struct.unpack("<QQIIQQIIQ", m[5])))
 
-    def wait(self, timeout=10.0):
-        """Waits for the end; returns (reason, console text)."""
-        self.pump(STOPPED, timeout)
-        self.process.wait(timeout)
-        return (self.stopped[2] if self.stopped else None, self.console())
-
     def console(self):
         raw = os.pread(self.console_fd, 4096 + RING, 0)
         written, = struct.unpack_from("<Q", raw)
@@ -268,14 +236,11 @@ class Tiny:
             time.sleep(0.005)
 
     def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.stderr = self.process.stderr.read().decode()
-        self.process.stderr.close()
+        for _, sock in self.accepted:
+            sock.close()
         self.control.close()
-        for fd in [self.console_fd, self.base, self.top, *self.under,
-                   *self.layers]:
+        for fd in [self.theirs, self.console_fd, self.base, self.top,
+                   *self.under, *self.layers]:
             if fd >= 0:
                 os.close(fd)
 
@@ -284,3 +249,54 @@ class Tiny:
 
     def __exit__(self, *_):
         self.close()
+
+
+class Tiny(Monitor):
+    """A brig-vmm of our own, with the rights of the test."""
+
+    def __init__(self, guest=None, data=b"", *, vcpus=1, memory_mib=128,
+                 disk_bytes=64 << 20, base=b"", config=None, kernel=None,
+                 saved=None, flags=0):
+        super().__init__(saved.shape if saved else
+                         (vcpus, memory_mib, disk_bytes))
+        if config is None:
+            config = CONFIG.pack(MAGIC, CONFIG_VERSION, *self.shape, 0)
+        reader, writer = os.pipe()
+        os.write(writer, config)
+        os.close(writer)
+        fds = [reader, self.theirs, os.open("/dev/kvm", os.O_RDWR),
+               os.open("/proc", os.O_PATH)]
+        self.process = self._spawn(fds)
+        for fd in fds:
+            os.close(fd)
+        self.theirs = -1
+        if saved:
+            self.restore(saved, flags)
+        elif guest is not None:
+            self.boot(kernel or GUESTS / f"{guest}.elf", data, base)
+
+    @staticmethod
+    def _spawn(fds):
+        # Out of the way of the target numbers first, then into place.
+        def place():
+            high = [os.dup2(fd, 100 + i) for i, fd in enumerate(fds)]
+            for i, fd in enumerate(high):
+                os.dup2(fd, 3 + i)
+            os.closerange(3 + len(fds), 200)
+        return subprocess.Popen([VMM], preexec_fn=place, close_fds=False,
+                                stdin=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, env={})
+
+    def wait(self, timeout=10.0):
+        """Waits for the end; returns (reason, console text)."""
+        self.pump(STOPPED, timeout)
+        self.process.wait(timeout)
+        return (self.stopped[2] if self.stopped else None, self.console())
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.stderr = self.process.stderr.read().decode()
+        self.process.stderr.close()
+        super().close()
