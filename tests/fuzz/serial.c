@@ -37,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	(void)was_signalled(fd);
 	memset(&console, 0, sizeof(console));
-	serial_init(&port, &console, fd);
+	serial_init(&port, fd);
+	serial_set_console(&port, &console);
 	for (size_t i = 0; i + 1 < size; i += 2) {
 		uint16_t offset = data[i] & 15;
 		uint8_t v = data[i + 1];

@@ -33,7 +33,8 @@ static int set_up(void **state)
 	(void)state;
 	memset(&console, 0, sizeof(console));
 	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	serial_init(&port, &console, fd);
+	serial_init(&port, fd);
+	serial_set_console(&port, &console);
 	return fd < 0 ? -1 : 0;
 }
 

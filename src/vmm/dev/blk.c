@@ -120,10 +120,11 @@ static struct outcome blk_execute(struct blk *b)
 	case BLK_T_OUT:
 		return blk_write(b, load_le64(header + 8));
 	case BLK_T_FLUSH:
-		/* The layer has no name and dies with this process: nothing
-		 * that a flush makes durable could ever be read again. All
-		 * the driver may expect is order, and requests before this
-		 * one are done. */
+		/* The top layer has no name and dies with this process:
+		 * nothing that a flush makes durable could ever be read
+		 * again. A layer that is sealed for a snapshot is synced by
+		 * who keeps it. All the driver may expect is order, and
+		 * requests before this one are done. */
 		return (struct outcome){ .status = BLK_S_OK };
 	case BLK_T_GET_ID:
 		return blk_get_id(b);
@@ -193,4 +194,11 @@ void blk_init(struct blk *b, struct cow *cow, struct gmem *mem, int irq_fd)
 uint64_t blk_layer_bytes(const struct blk *b)
 {
 	return b->cow->layer_blocks * COW_BLOCK_BYTES;
+}
+
+void blk_state(struct state_stream *s, struct blk *b)
+{
+	state_begin(s, "blk", 1);
+	virtio_state(s, &b->dev);
+	state_end(s);
 }

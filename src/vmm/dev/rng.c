@@ -115,3 +115,13 @@ void rng_init(struct rng *r, struct gmem *mem, int irq_fd)
 	};
 	virtio_init(&r->dev, &rng_model, mem, r, NULL, 0, irq_fd);
 }
+
+void rng_state(struct state_stream *s, struct rng *r)
+{
+	state_begin(s, "rng", 1);
+	virtio_state(s, &r->dev);
+	state_u64(s, "tokens", &r->tokens, 0, RNG_BURST_BYTES);
+	state_end(s);
+	if (s->loading)
+		r->filled_ns = monotonic_ns();
+}

@@ -51,16 +51,21 @@ enum serial_register {
 
 /* --- interrupt ------------------------------------------------------------ */
 
-static void raise_interrupt(struct serial *s)
+static void signal_irq(const struct serial *s)
 {
 	const uint64_t one = 1;
 
-	if (s->thr_pending || !(s->ier & IER_THR_EMPTY))
-		return;
-	s->thr_pending = true;
 	/* A full counter (EAGAIN) means that KVM has yet to see the last. */
 	ssize_t n = write(s->irq_fd, &one, sizeof(one));
 	(void)n;
+}
+
+static void raise_interrupt(struct serial *s)
+{
+	if (s->thr_pending || !(s->ier & IER_THR_EMPTY))
+		return;
+	s->thr_pending = true;
+	signal_irq(s);
 }
 
 static uint8_t read_iir(struct serial *s)
@@ -172,13 +177,18 @@ static void write_locked(struct serial *s, uint16_t offset, uint8_t v)
 	}
 }
 
-void serial_init(struct serial *s, struct vmm_console *console, int irq_fd)
+void serial_init(struct serial *s, int irq_fd)
 {
 	*s = (struct serial){
 		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.console = console,
 		.irq_fd = irq_fd,
 	};
+}
+
+void serial_set_console(struct serial *s, struct vmm_console *console)
+{
+	s->console = console;
+	s->written = __atomic_load_n(&console->written, __ATOMIC_ACQUIRE);
 }
 
 uint8_t serial_read(struct serial *s, uint16_t offset)
@@ -203,4 +213,43 @@ uint64_t serial_dropped(struct serial *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	return sent > BRIG_CONSOLE_RING_BYTES ? sent - BRIG_CONSOLE_RING_BYTES
 					      : 0;
+}
+
+/* --- saved state ---------------------------------------------------------- */
+
+void serial_state(struct state_stream *s, struct serial *port)
+{
+	uint8_t ier = port->ier, fcr = port->fcr, lcr = port->lcr;
+	uint8_t mcr = port->mcr, scr = port->scr;
+	uint8_t dll = port->dll, dlm = port->dlm;
+	bool pending = port->thr_pending;
+
+	state_begin(s, "serial", 1);
+	state_u8(s, "ier", &ier, 0, IER_MASK);
+	state_u8(s, "fcr", &fcr, 0, UINT8_MAX);
+	state_u8(s, "lcr", &lcr, 0, UINT8_MAX);
+	state_u8(s, "mcr", &mcr, 0, MCR_MASK);
+	state_u8(s, "scr", &scr, 0, UINT8_MAX);
+	state_u8(s, "dll", &dll, 0, UINT8_MAX);
+	state_u8(s, "dlm", &dlm, 0, UINT8_MAX);
+	state_bool(s, "thr_pending", &pending);
+	state_end(s);
+	if (pending && (ier & IER_THR_EMPTY) == 0)
+		state_fail(s, "interrupt that is not enabled");
+	if (!s->loading || !state_ok(s))
+		return;
+	port->ier = ier;
+	port->fcr = fcr;
+	port->lcr = lcr;
+	port->mcr = mcr;
+	port->scr = scr;
+	port->dll = dll;
+	port->dlm = dlm;
+	port->thr_pending = pending;
+}
+
+void serial_restored(struct serial *s)
+{
+	if (s->thr_pending)
+		signal_irq(s);
 }

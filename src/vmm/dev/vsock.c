@@ -28,6 +28,11 @@
  * and continues when the guest gives them.
  *
  * The guest is interrupted once for all that one call did.
+ *
+ * After a restore the gate is closed (vsock.h): rx_pump gives nothing, and
+ * everything else goes on; what is owed to the guest waits as state. The driver
+ * of Linux handles an event first and then gives its buffer back with a kick,
+ * so a buffer that was added since the event tells that it was handled.
  */
 #include <assert.h>
 #include <errno.h>
@@ -72,6 +77,10 @@ enum op {
 /* flags of OP_SHUTDOWN */
 #define SHUTDOWN_RCV 1u
 #define SHUTDOWN_SEND 2u
+
+/* virtio 1.2, 5.10.6.7: struct virtio_vsock_event */
+#define EVENT_BYTES 4u
+#define EVENT_TRANSPORT_RESET 0u
 
 /* Most bytes of one packet to the guest: bounds the time under the lock. */
 #define PACKET_MAX (64u << 10)
@@ -275,6 +284,7 @@ static void drop_all(struct vsock *v)
 	}
 	memset(v->work, 0, sizeof(v->work));
 	v->rst_count = 0;
+	v->gate = VSOCK_GATE_OPEN;
 	v->rx_ready = false;
 	v->rx_raise = false;
 	v->tx_raise = false;
@@ -472,6 +482,8 @@ static void rx_pump(struct vsock *v)
 {
 	unsigned int turns = v->dev.queues[RX].size + BRIG_VSOCK_CONNS_MAX;
 
+	if (v->gate != VSOCK_GATE_OPEN)
+		return;
 	while (turns-- > 0 && !v->stopped) {
 		struct vsock_conn *c = NULL;
 
@@ -769,6 +781,55 @@ static void tx_drain(struct vsock *v)
 	}
 }
 
+/* --- the gate -------------------------------------------------------------- */
+
+/* Where the driver's available index of the event ring stands. */
+static bool event_avail(struct vsock *v, uint16_t *ret)
+{
+	if (queue_avail_idx(&v->dev.queues[EVENT], v->dev.mem, ret) == 0)
+		return true;
+	stop_because(v, "vsock: bad event ring");
+	return false;
+}
+
+/* Tells the guest that its connections are gone, if it gave a buffer. */
+static void gate_tell(struct vsock *v)
+{
+	const uint32_t id = EVENT_TRANSPORT_RESET;
+	int r = virtio_pop(&v->dev, EVENT, &v->rx);
+
+	if (r < 0)
+		stop(v);
+	if (r <= 0)
+		return;
+	if (v->rx.readable != 0 ||
+	    queue_chain_write(&v->rx, v->dev.mem, 0, &id, EVENT_BYTES) !=
+		    EVENT_BYTES) {
+		stop_because(v, "vsock: event buffer cannot hold an event");
+		return;
+	}
+	if (!event_avail(v, &v->gate_avail))
+		return;
+	if (virtio_push(&v->dev, EVENT, v->rx.head, EVENT_BYTES) < 0) {
+		stop(v);
+		return;
+	}
+	v->gate = VSOCK_GATE_TOLD;
+	virtio_interrupt(&v->dev, EVENT);
+}
+
+/* The guest gave event buffers. */
+static void event_drain(struct vsock *v)
+{
+	uint16_t avail;
+
+	if (v->gate == VSOCK_GATE_UNTOLD)
+		gate_tell(v);
+	else if (v->gate == VSOCK_GATE_TOLD && event_avail(v, &avail) &&
+		 avail != v->gate_avail)
+		v->gate = VSOCK_GATE_OPEN;
+}
+
 /* --- the model ------------------------------------------------------------- */
 
 static int vsock_activate(struct virtio_dev *d)
@@ -779,16 +840,16 @@ static int vsock_activate(struct virtio_dev *d)
 	return d->queues[RX].size == 0 || d->queues[TX].size == 0 ? -EINVAL : 0;
 }
 
-/* The event queue's buffers stay where they are: nothing happens yet that
- * would need them. */
 static void vsock_notify(struct virtio_dev *d, unsigned int q)
 {
 	struct vsock *v = d->self;
 
-	if (v->stopped || q == EVENT)
+	if (v->stopped)
 		return;
 	if (q == TX)
 		tx_drain(v);
+	else if (q == EVENT)
+		event_drain(v);
 	finish(v);
 }
 
@@ -881,4 +942,18 @@ void vsock_event(struct vsock *v, uint32_t index, uint32_t events)
 		finish(v);
 	}
 	vmm_unlock();
+}
+
+void vsock_state(struct state_stream *s, struct vsock *v)
+{
+	state_begin(s, "vsock", 1);
+	virtio_state(s, &v->dev);
+	state_u32(s, "connects", &v->connects, 0, UINT32_MAX);
+	state_end(s);
+	if (!s->loading)
+		return;
+	/* A guest whose driver never gave event buffers cannot be told. */
+	v->stopped = !virtio_usable(&v->dev, RX);
+	if (virtio_usable(&v->dev, EVENT))
+		v->gate = VSOCK_GATE_UNTOLD;
 }

@@ -120,8 +120,7 @@ static uint16_t queue_max(const struct virtio_dev *d, uint32_t q)
 	return q < VIRTIO_QUEUES_MAX ? d->model->queue_max[q] : 0;
 }
 
-/* Whether the device may touch queue `q` at all. */
-static bool usable(const struct virtio_dev *d, unsigned int q)
+bool virtio_usable(const struct virtio_dev *d, unsigned int q)
 {
 	return d->active && q < VIRTIO_QUEUES_MAX && d->queues[q].size != 0 &&
 	       (d->mmio.status & (S_NEEDS_RESET | S_FAILED)) == 0;
@@ -143,7 +142,7 @@ int virtio_pop(struct virtio_dev *d, unsigned int q, struct queue_chain *ret)
 {
 	int r;
 
-	if (!usable(d, q))
+	if (!virtio_usable(d, q))
 		return 0;
 	r = queue_pop(&d->queues[q], d->mem, ret);
 	if (r < 0)
@@ -156,7 +155,7 @@ int virtio_push(struct virtio_dev *d, unsigned int q, uint16_t head,
 {
 	int r;
 
-	if (!usable(d, q))
+	if (!virtio_usable(d, q))
 		return -EPROTO;
 	r = queue_push(&d->queues[q], d->mem, head, written);
 	if (r < 0)
@@ -168,7 +167,7 @@ void virtio_interrupt(struct virtio_dev *d, unsigned int q)
 {
 	bool wanted = false;
 
-	if (!usable(d, q))
+	if (!virtio_usable(d, q))
 		return;
 	if (queue_wants_interrupt(&d->queues[q], d->mem, &wanted) < 0)
 		virtio_needs_reset(d, "bad available ring");
@@ -217,28 +216,37 @@ static int freeze_queue(struct virtio_dev *d, unsigned int i)
 			      GPA(d->mmio.queue[i].used), &d->queues[i]);
 }
 
+/* From the registers, which a driver or a file gave. */
 static int activate(struct virtio_dev *d)
 {
-	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++) {
-		int r = freeze_queue(d, i);
+	int r = 0;
 
-		if (r < 0)
-			return r;
-	}
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX && r == 0; i++)
+		r = freeze_queue(d, i);
 	d->features = d->mmio.driver_features;
 	d->active = true;
-	return d->model->activate != NULL ? d->model->activate(d) : 0;
+	if (r == 0 && d->model->activate != NULL)
+		r = d->model->activate(d);
+	if (r == 0)
+		return 0;
+	d->active = false;
+	d->features = 0;
+	memset(d->queues, 0, sizeof(d->queues));
+	return r;
 }
 
 static void driver_ok(struct virtio_dev *d)
 {
 	d->mmio.status |= S_DRIVER_OK;
-	if (activate(d) == 0)
-		return;
-	d->active = false;
-	d->features = 0;
-	memset(d->queues, 0, sizeof(d->queues));
-	virtio_needs_reset(d, "cannot activate");
+	if (activate(d) < 0)
+		virtio_needs_reset(d, "cannot activate");
+}
+
+static bool features_are_acceptable(const struct virtio_dev *d,
+				    uint64_t features)
+{
+	return (features & ~offered(d)) == 0 &&
+	       (features & VIRTIO_FEATURE_VERSION_1) != 0;
 }
 
 static void write_status(struct virtio_dev *d, uint32_t v)
@@ -265,8 +273,7 @@ static void write_status(struct virtio_dev *d, uint32_t v)
 		d->mmio.status |= S_DRIVER;
 	else if (had == (S_ACKNOWLEDGE | S_DRIVER) && gained == S_FEATURES_OK) {
 		/* the driver reads the bit back to learn whether it is set */
-		if ((d->mmio.driver_features & ~offered(d)) == 0 &&
-		    (d->mmio.driver_features & VIRTIO_FEATURE_VERSION_1) != 0)
+		if (features_are_acceptable(d, d->mmio.driver_features))
 			d->mmio.status |= S_FEATURES_OK;
 	} else if (had == (S_ACKNOWLEDGE | S_DRIVER | S_FEATURES_OK) &&
 		   gained == S_DRIVER_OK)
@@ -447,7 +454,168 @@ void virtio_mmio_write(struct virtio_dev *d, uint64_t offset, const void *data,
 void virtio_kick(struct virtio_dev *d, unsigned int q)
 {
 	vmm_lock();
-	if (usable(d, q) && d->model->notify != NULL)
+	if (virtio_usable(d, q) && d->model->notify != NULL)
 		d->model->notify(d, q);
+	vmm_unlock();
+}
+
+/* --- saved state ----------------------------------------------------------- */
+
+/* What of a device is in a file; the rest follows from it. */
+struct saved {
+	struct virtio_mmio regs;
+	uint32_t interrupts;
+	bool active;
+	uint16_t next[VIRTIO_QUEUES_MAX]; /* where a queue goes on */
+};
+
+/* A chain that was popped and not pushed counts as not popped: rings go on
+ * where the used index stands, and nothing is in flight in a file. */
+static struct saved collect(struct virtio_dev *d)
+{
+	struct saved f = {
+		.regs = d->mmio,
+		.interrupts = atomic_load(&d->interrupt_status),
+		.active = d->active,
+	};
+
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++)
+		f.next[i] = d->queues[i].next_used;
+	return f;
+}
+
+static void saved_state(struct state_stream *s, struct virtio_dev *d,
+			struct saved *f)
+{
+	uint32_t id = d->model->id;
+
+	state_begin(s, "virtio", 1);
+	state_u32(s, "device_id", &id, id, id);
+	state_u32(s, "status", &f->regs.status, 0, UINT8_MAX);
+	state_bool(s, "active", &f->active);
+	state_u32(s, "interrupt_status", &f->interrupts, 0,
+		  INT_USED | INT_CONFIG);
+	state_u32(s, "features_sel", &f->regs.features_sel, 0, UINT32_MAX);
+	state_u32(s, "driver_features_sel", &f->regs.driver_features_sel, 0,
+		  UINT32_MAX);
+	state_u64(s, "driver_features", &f->regs.driver_features, 0,
+		  UINT64_MAX);
+	state_u32(s, "queue_sel", &f->regs.queue_sel, 0, UINT32_MAX);
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+		if (d->model->queue_max[i] == 0)
+			break;
+		state_begin(s, "queue", 1);
+		state_u32(s, "num", &f->regs.queue[i].num, 0, UINT32_MAX);
+		state_u32(s, "ready", &f->regs.queue[i].ready, 0, 1);
+		state_u64(s, "desc", &f->regs.queue[i].desc, 0, UINT64_MAX);
+		state_u64(s, "avail", &f->regs.queue[i].avail, 0, UINT64_MAX);
+		state_u64(s, "used", &f->regs.queue[i].used, 0, UINT64_MAX);
+		state_u16(s, "next", &f->next[i], 0, UINT16_MAX);
+		state_end(s);
+	}
+	state_end(s);
+}
+
+/* Whether write_status() can have led there. */
+static bool is_reachable(uint32_t status, bool active)
+{
+	switch (status & ~(uint32_t)(S_NEEDS_RESET | S_FAILED)) {
+	case 0:
+	case S_ACKNOWLEDGE:
+	case S_ACKNOWLEDGE | S_DRIVER:
+	case S_ACKNOWLEDGE | S_DRIVER | S_FEATURES_OK:
+		return !active && (status & S_NEEDS_RESET) == 0;
+	case S_ACKNOWLEDGE | S_DRIVER | S_FEATURES_OK | S_DRIVER_OK:
+		return active || (status & S_NEEDS_RESET) != 0;
+	default:
+		return false;
+	}
+}
+
+/* Nothing is written to the registers of a queue before FEATURES_OK, and no
+ * ring moves before DRIVER_OK. */
+static bool queue_is_reachable(const struct saved *f, unsigned int i)
+{
+	bool touched =
+		f->regs.queue[i].num != 0 || f->regs.queue[i].ready != 0 ||
+		f->regs.queue[i].desc != 0 || f->regs.queue[i].avail != 0 ||
+		f->regs.queue[i].used != 0;
+
+	if (touched && (f->regs.status & S_FEATURES_OK) == 0)
+		return false;
+	return f->next[i] == 0 || (f->active && f->regs.queue[i].ready != 0);
+}
+
+/* NULL, or what no driver can have brought about. */
+static const char *find_fault(const struct virtio_dev *d, const struct saved *f)
+{
+	uint32_t status = f->regs.status;
+	uint64_t features = f->regs.driver_features;
+
+	if (!is_reachable(status, f->active))
+		return "status";
+	if ((status & S_DRIVER) == 0 && features != 0)
+		return "features before DRIVER";
+	if ((status & S_FEATURES_OK) != 0 &&
+	    !features_are_acceptable(d, features))
+		return "features not offered";
+	if ((f->interrupts & INT_USED) != 0 && !f->active)
+		return "interrupt of an inactive device";
+	if ((f->interrupts & INT_CONFIG) != 0 && (status & S_NEEDS_RESET) == 0)
+		return "interrupt without a cause";
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++)
+		if (!queue_is_reachable(f, i))
+			return "queue";
+	return NULL;
+}
+
+static const char *load(struct virtio_dev *d, const struct saved *f)
+{
+	const char *fault = find_fault(d, f);
+
+	if (fault != NULL)
+		return fault;
+	d->mmio = f->regs;
+	atomic_store(&d->interrupt_status, f->interrupts);
+	if (!f->active)
+		return NULL;
+	if (activate(d) < 0)
+		return "queues";
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+		d->queues[i].next_avail = f->next[i];
+		d->queues[i].next_used = f->next[i];
+	}
+	return NULL;
+}
+
+void virtio_state(struct state_stream *s, struct virtio_dev *d)
+{
+	struct saved f;
+	const char *fault;
+
+	if (s->loading)
+		reset(d);
+	f = collect(d);
+	saved_state(s, d, &f);
+	if (!s->loading || !state_ok(s))
+		return;
+	fault = load(d, &f);
+	if (fault == NULL)
+		return;
+	state_fail(s, fault);
+	reset(d);
+}
+
+void virtio_restored(struct virtio_dev *d)
+{
+	vmm_lock();
+	/* One too many does no harm: the driver looks and finds nothing. */
+	if (d->active && (d->mmio.status & (S_NEEDS_RESET | S_FAILED)) == 0)
+		interrupt(d, INT_USED);
+	else if (atomic_load(&d->interrupt_status) != 0)
+		interrupt(d, 0);
+	for (unsigned int q = 0; q < VIRTIO_QUEUES_MAX; q++)
+		if (virtio_usable(d, q) && d->model->notify != NULL)
+			d->model->notify(d, q);
 	vmm_unlock();
 }

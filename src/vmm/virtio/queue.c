@@ -144,13 +144,18 @@ static void forget(struct queue_chain *c)
 	c->writable_bytes = 0;
 }
 
+int queue_avail_idx(struct queue *q, struct gmem *g, uint16_t *ret)
+{
+	return gmem_load_u16(g, GPA(q->avail.v + RING_IDX), ret);
+}
+
 int queue_pop(struct queue *q, struct gmem *g, struct queue_chain *ret)
 {
 	uint16_t idx, pending;
 	int r;
 
 	forget(ret);
-	r = gmem_load_u16(g, GPA(q->avail.v + RING_IDX), &idx);
+	r = queue_avail_idx(q, g, &idx);
 	if (r < 0)
 		return r;
 	pending = (uint16_t)(idx - q->next_avail);

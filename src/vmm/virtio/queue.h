@@ -74,6 +74,9 @@ must_check int queue_pop(struct queue *q, struct gmem *g,
 must_check int queue_push(struct queue *q, struct gmem *g, uint16_t head,
 			  uint32_t written);
 
+/* Reads the driver's available index: it moves when a chain is added. */
+must_check int queue_avail_idx(struct queue *q, struct gmem *g, uint16_t *ret);
+
 /* Whether the driver wants an interrupt (VIRTQ_AVAIL_F_NO_INTERRUPT). */
 must_check int queue_wants_interrupt(struct queue *q, struct gmem *g,
 				     bool *ret);
