@@ -26,8 +26,9 @@ VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
-INIT := main boot configure ready agent run spawn leftover files status cgroup \
-	accounts meminfo poweroff textfile stream frames
+INIT := main boot configure identity ready quiesce freezer hooks agent reaper \
+	run spawn leftover files status cgroup accounts meminfo poweroff textfile \
+	stream frames
 INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
 BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
@@ -109,13 +110,14 @@ $(B)/gcc/obj/src/cli/info.o $(B)/clang/obj/src/cli/info.o: $(B)/gen/brig-bash.h
 
 # --- Tiny guests: freestanding ELF32 programs with a PVH note -----------------
 
-TINY_GUESTS := hello script faults ports
+TINY_GUESTS := hello script faults ports state
 TINY_CFLAGS := -m32 -march=i686 -O1 -std=gnu17 -ffreestanding -fno-pic \
 	-fno-stack-protector -fcf-protection=none -nostdlib -static -no-pie \
 	-Wall -Wextra -Werror -I. -Itests/guest -Wl,-T,tests/guest/guest.ld \
 	-Wl,--build-id=none -Wl,--no-warn-rwx-segments
 
-$(B)/tests/guest/%.elf: tests/guest/%.c tests/guest/start.S tests/guest/guest.h tests/guest/guest.ld
+$(B)/tests/guest/%.elf: tests/guest/%.c tests/guest/start.S tests/guest/guest.h \
+		tests/guest/script.h tests/guest/guest.ld
 	@mkdir -p $(@D)
 	$(Q)gcc $(TINY_CFLAGS) -o $@ tests/guest/start.S $<
 
@@ -143,9 +145,13 @@ UNIT_LIBS_blk := $(UNIT_LIBS_cow)
 UNIT_rng := src/vmm/dev/rng.o $(UNIT_virtio_mmio)
 UNIT_LIBS_rng := -Wl,--wrap=clock_gettime,--wrap=getrandom
 
-UNIT_TESTS += vsock vsock_abuse
+UNIT_TESTS += vsock vsock_abuse vsock_state
 UNIT_vsock := src/vmm/dev/vsock.o src/base/fd.o $(UNIT_virtio_mmio)
 UNIT_vsock_abuse := $(UNIT_vsock)
+UNIT_vsock_state := $(UNIT_vsock)
+
+UNIT_TESTS += device_state
+UNIT_device_state := src/vmm/dev/serial.o src/vmm/dev/rng.o $(UNIT_blk)
 
 UNIT_TESTS += memory
 UNIT_memory := src/vmm/memory.o src/vmm/gmem.o src/base/fd.o src/base/assert.o

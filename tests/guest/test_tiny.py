@@ -186,7 +186,7 @@ def test_blk_reads_the_base_and_writes_the_layer():
         assert reason == tiny.POWEROFF, console
         assert f"sum={expected:08x}" in console
         assert "timeout" not in console
-        layer = os.pread(t.layer.fileno(), 4096, 512 * 100 // 4096 * 4096)
+        layer = os.pread(t.top, 4096, 512 * 100 // 4096 * 4096)
     at = 512 * 100 % 4096
     assert layer[at:at + 512] == base[512 * 7:512 * 8]
     assert layer[:at] == base[512 * 96:512 * 100], "the rest of the block"
@@ -251,8 +251,8 @@ def test_a02_registers_are_frozen_after_driver_ok():
 # --- what the monitor refuses before it runs anything ---------------------------
 
 @pytest.mark.parametrize("config", [
-    b"", b"x" * 39,
-    tiny.CONFIG.pack(0, 1, 1, 128, 64 << 20, 0, 0, 0),
+    b"", b"x" * 31,
+    tiny.CONFIG.pack(0, 2, 1, 128, 64 << 20, 0),
     tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, 64 << 20, 0),
     tiny.CONFIG.pack(tiny.MAGIC, 2, 0, 128, 64 << 20, 0),
     tiny.CONFIG.pack(tiny.MAGIC, 2, 9, 128, 64 << 20, 0),
@@ -260,7 +260,7 @@ def test_a02_registers_are_frozen_after_driver_ok():
     tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 16385, 64 << 20, 0),
     tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, (64 << 20) + 1, 0),
     tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, 64 << 20, 1),
-])
+], ids=range(10))
 def test_bad_configuration_is_refused(config):
     t = Tiny(config=config)
     assert t.process.wait(5) == 1
@@ -269,7 +269,8 @@ def test_bad_configuration_is_refused(config):
 
 
 @pytest.mark.parametrize("kernel", [b"", b"MZ" + b"\0" * 1000,
-                                    b"\x7fELF\x01\x01" + b"\xff" * 200])
+                                    b"\x7fELF\x01\x01" + b"\xff" * 200],
+                         ids=["empty", "other", "garbage"])
 def test_bad_kernel_is_refused(kernel, tmp_path):
     path = tmp_path / "kernel"
     path.write_bytes(kernel)
