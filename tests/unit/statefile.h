@@ -6,6 +6,7 @@
 #ifndef BRIG_TESTS_STATEFILE_H
 #define BRIG_TESTS_STATEFILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -33,6 +34,36 @@ static inline void statefile_seal(uint8_t *file, size_t n)
 	memcpy(file + 16, &bytes, sizeof(bytes));
 	crc = statefile_crc(file, n - 4);
 	memcpy(file + n - 4, &crc, sizeof(crc));
+}
+
+/* The value of the `nth` field (from 0) of this name; NULL: there is none. */
+static inline uint8_t *statefile_field(uint8_t *file, size_t n,
+				       const char *name, unsigned int nth)
+{
+	size_t len = strlen(name);
+
+	for (size_t at = 25; at + 1 + len < n; at++) {
+		if (memchr("1248b", file[at - 1], 5) == NULL ||
+		    file[at] != len || memcmp(file + at + 1, name, len) != 0)
+			continue;
+		if (nth-- == 0)
+			return file + at + 1 + len +
+			       (file[at - 1] == 'b' ? 4 : 0);
+	}
+	return NULL;
+}
+
+/* Sets a number and makes the file whole again; false: no such field. */
+static inline bool statefile_set(uint8_t *file, size_t n, const char *name,
+				 unsigned int nth, uint64_t v)
+{
+	uint8_t *p = statefile_field(file, n, name, nth);
+
+	if (p == NULL)
+		return false;
+	memcpy(p, &v, (size_t)(*(p - strlen(name) - 2) - '0'));
+	statefile_seal(file, n);
+	return true;
 }
 
 #endif
