@@ -20,7 +20,7 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 
 # The monitor, its main() apart: tests and fuzzers link the rest.
 VMM_CORE := gmem virtio/queue virtio/mmio
-VMM_DEVS := blk/cow dev/blk dev/rng dev/serial dev/vsock
+VMM_DEVS := blk/cow dev/blk dev/rng dev/serial dev/vsock dev/vsock_gate
 VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
 	x86/cpuid x86/elf claim memory save state/stream x86/state
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
@@ -36,9 +36,9 @@ BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
 	id image meminfo peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
 	sandbox_vm store utf8 when
 BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)
-CLI_OBJS := $(addprefix src/cli/,main.o api.o base64.o cp.o diagnose.o \
-	doctor.o events.o host.o info.o job.o key.o logs.o opt.o ps.o ref.o run.o \
-	sandbox.o stop.o term.o when.o where.o)
+CLI_OBJS := $(patsubst %,src/cli/%.o,main api base64 cmd code cp create \
+	diagnose doctor events host info job key listing logs making move opt ps \
+	ref run sandbox snapshot stop target template term when where)
 
 # Static programs may not allocate or look anything up at run time.
 PROGRAMS_STATIC := brig-vmm brig-spawn brig-init
@@ -146,7 +146,8 @@ UNIT_rng := src/vmm/dev/rng.o $(UNIT_virtio_mmio)
 UNIT_LIBS_rng := -Wl,--wrap=clock_gettime,--wrap=getrandom
 
 UNIT_TESTS += vsock vsock_abuse vsock_state
-UNIT_vsock := src/vmm/dev/vsock.o src/base/fd.o $(UNIT_virtio_mmio)
+UNIT_vsock := src/vmm/dev/vsock.o src/vmm/dev/vsock_gate.o src/base/fd.o \
+	$(UNIT_virtio_mmio)
 UNIT_vsock_abuse := $(UNIT_vsock)
 UNIT_vsock_state := $(UNIT_vsock)
 
@@ -163,8 +164,8 @@ UNIT_base := $(BASE_OBJS)
 UNIT_elf := src/vmm/x86/elf.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 
 UNIT_TESTS += cli
-UNIT_cli := $(addprefix src/cli/,base64.o diagnose.o events.o key.o opt.o \
-	ref.o term.o when.o where.o) $(BASE_OBJS)
+UNIT_cli := $(patsubst %,src/cli/%.o,base64 cmd diagnose events key opt ref \
+	term when where) $(BASE_OBJS)
 UNIT_LIBS_cli := -ljansson
 
 UNIT_TESTS += init_frames init_accounts

@@ -112,9 +112,9 @@ static void connections_end_and_new_ones_work(void **state)
 		continue; /* what it got before */
 	expect_eof(was);
 	assert_int_equal(conns_in_use(), 0);
-	assert_int_equal(d.v.gate, VSOCK_GATE_TOLD);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_TOLD);
 	assert_int_equal(handle_events(), 1);
-	assert_int_equal(d.v.gate, VSOCK_GATE_OPEN);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_OPEN);
 	while (rx_take(&d, &(struct packet){ 0 }, data))
 		continue; /* what was on its way before */
 
@@ -136,7 +136,7 @@ static void nothing_reaches_the_guest_before_the_event(void **state)
 
 	rx_post(&d, RX_BUFS);
 	restore(); /* the guest gave no event buffer yet */
-	assert_int_equal(d.v.gate, VSOCK_GATE_UNTOLD);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_UNTOLD);
 	fd = connect_to(BRIG_AGENT_PORT);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "early", 5), 5);
@@ -209,12 +209,12 @@ static void a_save_while_the_gate_is_closed(void **state)
 {
 	post_events(EVENT_BUFS);
 	restore();
-	assert_int_equal(d.v.gate, VSOCK_GATE_TOLD);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_TOLD);
 	restore(); /* before the guest ran */
-	assert_int_equal(d.v.gate, VSOCK_GATE_TOLD);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_TOLD);
 	assert_int_equal(ring_used_idx(&d.rings[2]), 2);
 	assert_int_equal(handle_events(), 2);
-	assert_int_equal(d.v.gate, VSOCK_GATE_OPEN);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_OPEN);
 	check_works();
 }
 
@@ -248,7 +248,7 @@ static void a_driver_without_an_event_queue(void **state)
 	assert_int_equal(reg_bring_up(&d.v.dev, 0, d.rings, 2), 15);
 	fd = open_peer(&p, GUEST_BUF);
 	restore();
-	assert_int_equal(d.v.gate, VSOCK_GATE_OPEN);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_OPEN);
 	send_data(&p, "x", 1);
 	expect(&p, OP_RST);
 	check_works();
@@ -258,9 +258,9 @@ static void a_driver_without_an_event_queue(void **state)
 static void a_driver_that_starts_anew_needs_no_event(void **state)
 {
 	restore();
-	assert_int_equal(d.v.gate, VSOCK_GATE_UNTOLD);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_UNTOLD);
 	driver_start(&d);
-	assert_int_equal(d.v.gate, VSOCK_GATE_OPEN);
+	assert_int_equal(d.v.gate.state, VSOCK_GATE_OPEN);
 	check_works();
 }
 

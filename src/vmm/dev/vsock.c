@@ -29,10 +29,8 @@
  *
  * The guest is interrupted once for all that one call did.
  *
- * After a restore the gate is closed (vsock.h): rx_pump gives nothing, and
- * everything else goes on; what is owed to the guest waits as state. The driver
- * of Linux handles an event first and then gives its buffer back with a kick,
- * so a buffer that was added since the event tells that it was handled.
+ * After a restore the gate is closed (vsock_gate.h): rx_pump gives nothing and
+ * everything else goes on; what is owed to the guest waits as state.
  */
 #include <assert.h>
 #include <errno.h>
@@ -77,10 +75,6 @@ enum op {
 /* flags of OP_SHUTDOWN */
 #define SHUTDOWN_RCV 1u
 #define SHUTDOWN_SEND 2u
-
-/* virtio 1.2, 5.10.6.7: struct virtio_vsock_event */
-#define EVENT_BYTES 4u
-#define EVENT_TRANSPORT_RESET 0u
 
 /* Most bytes of one packet to the guest: bounds the time under the lock. */
 #define PACKET_MAX (64u << 10)
@@ -284,7 +278,7 @@ static void drop_all(struct vsock *v)
 	}
 	memset(v->work, 0, sizeof(v->work));
 	v->rst_count = 0;
-	v->gate = VSOCK_GATE_OPEN;
+	v->gate.state = VSOCK_GATE_OPEN;
 	v->rx_ready = false;
 	v->rx_raise = false;
 	v->tx_raise = false;
@@ -329,12 +323,10 @@ static bool rx_take(struct vsock *v)
 /* Completes the buffer in v->rx, whose payload is in place already. */
 static void rx_put(struct vsock *v, struct hdr *h)
 {
-	int64_t n;
-
 	h->src_cid = BRIG_CID_HOST;
 	h->dst_cid = BRIG_CID_GUEST;
 	v->rx_ready = false;
-	n = queue_chain_write(&v->rx, v->dev.mem, 0, h, HDR_BYTES);
+	int64_t n = queue_chain_write(&v->rx, v->dev.mem, 0, h, HDR_BYTES);
 	if (n != HDR_BYTES) {
 		stop_because(v, "vsock: rx buffer is gone");
 		return;
@@ -482,7 +474,7 @@ static void rx_pump(struct vsock *v)
 {
 	unsigned int turns = v->dev.queues[RX].size + BRIG_VSOCK_CONNS_MAX;
 
-	if (v->gate != VSOCK_GATE_OPEN)
+	if (v->gate.state != VSOCK_GATE_OPEN)
 		return;
 	while (turns-- > 0 && !v->stopped) {
 		struct vsock_conn *c = NULL;
@@ -536,9 +528,8 @@ static void rst_queue(struct vsock *v, const struct hdr *h)
 static ssize_t sock_send(int fd, struct iovec *iov, size_t count)
 {
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
-	ssize_t n;
+	ssize_t n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-	n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n >= 0)
 		return n;
 	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
@@ -745,10 +736,8 @@ static void tx_packet(struct vsock *v, const struct hdr *h)
 		conn_settle(v, c);
 		return;
 	}
-	if (h->op == OP_RST)
-		return;
-	if (h->op == OP_REQUEST && h->type == TYPE_STREAM &&
-	    tx_request(v, h) == 0)
+	if (h->op == OP_RST || (h->op == OP_REQUEST && h->type == TYPE_STREAM &&
+				tx_request(v, h) == 0))
 		return;
 	rst_queue(v, h);
 }
@@ -781,55 +770,6 @@ static void tx_drain(struct vsock *v)
 	}
 }
 
-/* --- the gate -------------------------------------------------------------- */
-
-/* Where the driver's available index of the event ring stands. */
-static bool event_avail(struct vsock *v, uint16_t *ret)
-{
-	if (queue_avail_idx(&v->dev.queues[EVENT], v->dev.mem, ret) == 0)
-		return true;
-	stop_because(v, "vsock: bad event ring");
-	return false;
-}
-
-/* Tells the guest that its connections are gone, if it gave a buffer. */
-static void gate_tell(struct vsock *v)
-{
-	const uint32_t id = EVENT_TRANSPORT_RESET;
-	int r = virtio_pop(&v->dev, EVENT, &v->rx);
-
-	if (r < 0)
-		stop(v);
-	if (r <= 0)
-		return;
-	if (v->rx.readable != 0 ||
-	    queue_chain_write(&v->rx, v->dev.mem, 0, &id, EVENT_BYTES) !=
-		    EVENT_BYTES) {
-		stop_because(v, "vsock: event buffer cannot hold an event");
-		return;
-	}
-	if (!event_avail(v, &v->gate_avail))
-		return;
-	if (virtio_push(&v->dev, EVENT, v->rx.head, EVENT_BYTES) < 0) {
-		stop(v);
-		return;
-	}
-	v->gate = VSOCK_GATE_TOLD;
-	virtio_interrupt(&v->dev, EVENT);
-}
-
-/* The guest gave event buffers. */
-static void event_drain(struct vsock *v)
-{
-	uint16_t avail;
-
-	if (v->gate == VSOCK_GATE_UNTOLD)
-		gate_tell(v);
-	else if (v->gate == VSOCK_GATE_TOLD && event_avail(v, &avail) &&
-		 avail != v->gate_avail)
-		v->gate = VSOCK_GATE_OPEN;
-}
-
 /* --- the model ------------------------------------------------------------- */
 
 static int vsock_activate(struct virtio_dev *d)
@@ -848,8 +788,8 @@ static void vsock_notify(struct virtio_dev *d, unsigned int q)
 		return;
 	if (q == TX)
 		tx_drain(v);
-	else if (q == EVENT)
-		event_drain(v);
+	else if (q == EVENT && vsock_gate_serve(&v->gate, d, q, &v->rx) < 0)
+		stop(v);
 	finish(v);
 }
 
@@ -955,5 +895,5 @@ void vsock_state(struct state_stream *s, struct vsock *v)
 	/* A guest whose driver never gave event buffers cannot be told. */
 	v->stopped = !virtio_usable(&v->dev, RX);
 	if (virtio_usable(&v->dev, EVENT))
-		v->gate = VSOCK_GATE_UNTOLD;
+		v->gate.state = VSOCK_GATE_UNTOLD;
 }

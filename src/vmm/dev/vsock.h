@@ -25,6 +25,7 @@
 #include <sys/uio.h>
 
 #include "../virtio/virtio.h"
+#include "vsock_gate.h"
 #include "wire/limits.h"
 
 /* What a guest may send on one connection before brigd takes it: our
@@ -73,13 +74,6 @@ struct vsock_conn {
 	bool ring_touched;  /* the ring has pages to give back */
 };
 
-/* Between a restore and the guest's answer to the event. */
-enum vsock_gate {
-	VSOCK_GATE_OPEN,
-	VSOCK_GATE_UNTOLD, /* no event buffer yet */
-	VSOCK_GATE_TOLD,   /* until the event buffer comes back */
-};
-
 struct vsock_rst {
 	uint32_t host_port;
 	uint32_t guest_port;
@@ -101,10 +95,9 @@ struct vsock {
 	bool rx_ready; /* `rx` holds a popped chain, not used yet */
 	bool rx_raise; /* pushed, not yet interrupted */
 	bool tx_raise;
-	enum vsock_gate gate; /* not open: no packet for the guest */
-	uint16_t gate_avail;  /* event ring's available index when told */
-	uint32_t connects;    /* ever: makes fresh host ports */
-	unsigned int turn;    /* connection served next */
+	struct vsock_gate gate; /* not open: no packet for the guest */
+	uint32_t connects;      /* ever: makes fresh host ports */
+	unsigned int turn;      /* connection served next */
 	unsigned int first_rst;
 	unsigned int rst_count;
 	struct vsock_rst rsts[VSOCK_RSTS_MAX];
