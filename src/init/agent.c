@@ -34,7 +34,7 @@ struct conn {
 	struct loop_fd socket;
 	struct loop_timer deadline;
 	struct run *run;
-	pid_t helper; /* process that serves a file, or 0 */
+	struct child helper; /* process that serves a file */
 };
 
 static void close_conn(struct conn *c)
@@ -43,6 +43,7 @@ static void close_conn(struct conn *c)
 
 	loop_timer_del(a->loop, &c->deadline);
 	loop_del(a->loop, &c->socket);
+	reaper_del(&a->reaper, &c->helper);
 	stream_fini(&c->stream);
 	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
 		if (a->conns[i] == c)
@@ -51,6 +52,17 @@ static void close_conn(struct conn *c)
 	a->conn_count--;
 	free(c);
 	loop_timer_set(a->loop, &a->idle, 0);
+}
+
+static void on_helper_exit(struct child *child, int status)
+{
+	(void)status;
+	close_conn(container_of(child, struct conn, helper));
+}
+
+static void on_quiesce_done(void *owner)
+{
+	close_conn(owner);
 }
 
 static void on_run_done(void *owner)
@@ -86,7 +98,7 @@ static void start_helper(struct conn *c)
 				 "process for the file");
 		return;
 	}
-	c->helper = pid;
+	reaper_add(&c->agent->reaper, &c->helper, pid);
 	loop_timer_del(c->agent->loop, &c->deadline);
 	loop_del(c->agent->loop, &c->socket);
 	stream_fini(&c->stream);
@@ -113,11 +125,30 @@ static void send_reply(struct conn *c)
 	close_conn(c);
 }
 
+static void start_quiesce(struct conn *c)
+{
+	struct agent *a = c->agent;
+
+	loop_timer_del(a->loop, &c->deadline);
+	loop_del(a->loop, &c->socket);
+	int r = quiesce_start(&a->quiesce, &c->stream, c);
+	if (r == 0)
+		return;
+	stream_put_error(&c->stream, GUEST_AT_REQUEST, -r, "QUIESCE");
+	if (loop_add(a->loop, &c->socket, c->stream.fd, EPOLLOUT) < 0)
+		close_conn(c);
+	else
+		send_reply(c);
+}
+
 static void serve(struct conn *c)
 {
 	switch (c->stream.head.type) {
 	case GUEST_EXEC:
 		start_run(c);
+		return;
+	case GUEST_QUIESCE:
+		start_quiesce(c);
 		return;
 	case GUEST_STATUS:
 		reply_status(c);
@@ -127,7 +158,7 @@ static void serve(struct conn *c)
 		break;
 	default: /* frames_check leaves READ, WRITE and STAT */
 		start_helper(c);
-		if (c->helper != 0)
+		if (c->helper.pid != 0)
 			return;
 		break;
 	}
@@ -161,6 +192,7 @@ static struct conn *make_conn(struct agent *a, int fd)
 	c->agent = a;
 	c->socket = (struct loop_fd){ .fd = -1, .on_event = on_socket };
 	c->deadline = (struct loop_timer){ .on_expire = on_deadline };
+	c->helper = (struct child){ .on_exit = on_helper_exit };
 	if (stream_init(&c->stream, fd) < 0) {
 		free(c);
 		return NULL;
@@ -241,28 +273,6 @@ static void on_listen_again(struct loop_timer *timer)
 
 /* --- processes that ended ---------------------------------------------------*/
 
-/* The connection that a process serves; NULL for an orphan. */
-static struct conn *find_conn(const struct agent *a, pid_t pid)
-{
-	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
-		struct conn *c = a->conns[i];
-		if (c != NULL && (c->helper == pid ||
-				  (c->run != NULL && run_pid(c->run) == pid)))
-			return c;
-	}
-	return NULL;
-}
-
-static void reaped(struct agent *a, pid_t pid, int status)
-{
-	struct conn *c = find_conn(a, pid);
-
-	if (c != NULL && c->run != NULL)
-		run_exited(c->run, status);
-	else if (c != NULL)
-		close_conn(c);
-}
-
 static void reap(struct agent *a)
 {
 	for (int i = 0; i < REAPS_PER_EVENT; i++) {
@@ -270,7 +280,7 @@ static void reap(struct agent *a)
 		pid_t pid = waitpid(-1, &status, WNOHANG);
 		if (pid <= 0)
 			return;
-		reaped(a, pid, status);
+		reaper_exited(&a->reaper, pid, status);
 	}
 	loop_timer_set(a->loop, &a->reap_again, 0);
 }
@@ -316,14 +326,55 @@ static int open_signals(struct agent *a)
 	return a->signal_fd < 0 ? -errno : 0;
 }
 
-int agent_init(struct agent *a, struct loop *loop, struct cgroup_tree *tree,
-	       int listen_fd)
+static void link_parts(struct agent *a, const struct agent_config *config)
+{
+	const struct hooks hooks = {
+		.loop = a->loop,
+		.reaper = &a->reaper,
+		.tree = config->hooks,
+		.leftovers = &a->hook_leftovers,
+	};
+
+	a->freezer = (struct freezer){
+		.runs = config->runs,
+		.hooks = config->hooks,
+	};
+	a->host = (struct run_host){
+		.loop = a->loop,
+		.tree = config->runs,
+		.leftovers = &a->leftovers,
+		.reaper = &a->reaper,
+		.freezer = &a->freezer,
+		.on_done = on_run_done,
+	};
+	a->quiesce = (struct quiesce){
+		.loop = a->loop,
+		.reaper = &a->reaper,
+		.freezer = &a->freezer,
+		.ready = &a->ready,
+		.hooks = hooks,
+		.on_done = on_quiesce_done,
+	};
+	a->ready = (struct ready){
+		.loop = a->loop,
+		.connect = config->connect,
+		.configure = {
+			.freezer = &a->freezer,
+			.hooks = hooks,
+			.disk_grown = config->disk_grown,
+		},
+	};
+}
+
+int agent_init(struct agent *a, struct loop *loop,
+	       const struct agent_config *config)
 {
 	*a = (struct agent){
 		.loop = loop,
-		.tree = tree,
-		.leftovers = { .loop = loop, .tree = tree },
-		.listen_fd = listen_fd,
+		.tree = config->runs,
+		.leftovers = { .loop = loop, .tree = config->runs },
+		.hook_leftovers = { .loop = loop, .tree = config->hooks },
+		.listen_fd = config->listen_fd,
 		.listener = { .fd = -1, .on_event = on_listen },
 		.listen_again = { .on_expire = on_listen_again },
 		.signal_fd = -1,
@@ -331,25 +382,26 @@ int agent_init(struct agent *a, struct loop *loop, struct cgroup_tree *tree,
 		.reap_again = { .on_expire = on_reap_again },
 		.idle = { .on_expire = on_idle },
 	};
-	a->host = (struct run_host){
-		.loop = loop,
-		.tree = tree,
-		.leftovers = &a->leftovers,
-		.on_done = on_run_done,
-	};
+	link_parts(a, config);
 	int r = open_signals(a);
 	if (r == 0)
-		r = fd_set_nonblock(listen_fd);
+		r = fd_set_nonblock(a->listen_fd);
 	if (r == 0)
 		r = loop_add(loop, &a->signals, a->signal_fd, EPOLLIN);
 	if (r == 0)
-		r = loop_add(loop, &a->listener, listen_fd, EPOLLIN);
+		r = loop_add(loop, &a->listener, a->listen_fd, EPOLLIN);
+	if (r < 0)
+		return r;
+	quiesce_init(&a->quiesce);
+	ready_init(&a->ready);
 	loop_timer_set(loop, &a->idle, 0);
-	return r;
+	return 0;
 }
 
 void agent_fini(struct agent *a)
 {
+	ready_fini(&a->ready);
+	quiesce_fini(&a->quiesce);
 	for (unsigned int i = 0; i < AGENT_CONNS_MAX; i++) {
 		if (a->conns[i] == NULL)
 			continue;
@@ -358,6 +410,7 @@ void agent_fini(struct agent *a)
 		close_conn(a->conns[i]);
 	}
 	leftover_fini(&a->leftovers);
+	leftover_fini(&a->hook_leftovers);
 	loop_timer_del(a->loop, &a->listen_again);
 	loop_timer_del(a->loop, &a->reap_again);
 	loop_timer_del(a->loop, &a->idle);

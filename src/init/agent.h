@@ -11,6 +11,9 @@
 #include "cgroup.h"
 #include "leftover.h"
 #include "loop.h"
+#include "quiesce.h"
+#include "ready.h"
+#include "reaper.h"
 #include "run.h"
 
 /* All that a guest's vsock can have open. */
@@ -18,11 +21,24 @@
 
 struct conn;
 
+struct agent_config {
+	struct cgroup_tree *runs;
+	struct cgroup_tree *hooks;
+	int listen_fd;        /* a listening stream socket, taken over */
+	int (*connect)(void); /* as in struct ready; NULL: no host */
+	bool disk_grown;
+};
+
 struct agent {
 	struct loop *loop;
 	struct cgroup_tree *tree;
 	struct run_host host;
 	struct leftovers leftovers;
+	struct leftovers hook_leftovers;
+	struct reaper reaper;
+	struct freezer freezer;
+	struct quiesce quiesce;
+	struct ready ready;
 	int listen_fd; /* owned */
 	struct loop_fd listener;
 	struct loop_timer listen_again; /* after accept had no resources */
@@ -34,11 +50,10 @@ struct agent {
 	unsigned int conn_count;
 };
 
-/* Serves `listen_fd`, a listening stream socket, which the agent takes over;
- * blocks all signals of the process. `loop` and `tree` are borrowed. 0 or
- * -errno. */
+/* Serves and connects to the host; blocks all signals of the process. `loop`
+ * and the trees are borrowed. 0 or -errno. */
 must_check int agent_init(struct agent *a, struct loop *loop,
-			  struct cgroup_tree *tree, int listen_fd);
+			  const struct agent_config *config);
 
 /* Kills all runs and frees everything. */
 void agent_fini(struct agent *a);

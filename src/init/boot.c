@@ -240,15 +240,6 @@ void boot_settle(void)
 	protect_self();
 }
 
-static int vsock_socket(void)
-{
-	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		poweroff_failed("vsock", errno);
-	return fd;
-}
-
 int boot_connect_host(void)
 {
 	const struct sockaddr_vm host = {
@@ -256,11 +247,14 @@ int boot_connect_host(void)
 		.svm_cid = BRIG_CID_HOST,
 		.svm_port = BRIG_READY_PORT,
 	};
-	int fd = vsock_socket();
+	cleanup_fd int fd =
+		socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
-	if (connect(fd, (const struct sockaddr *)&host, sizeof(host)) < 0)
-		poweroff_failed("connection to the host", errno);
-	return fd;
+	if (fd < 0 ||
+	    (connect(fd, (const struct sockaddr *)&host, sizeof(host)) < 0 &&
+	     errno != EINPROGRESS))
+		return -errno;
+	return fd_take(&fd);
 }
 
 int boot_listen(void)
@@ -270,9 +264,10 @@ int boot_listen(void)
 		.svm_cid = VMADDR_CID_ANY,
 		.svm_port = BRIG_AGENT_PORT,
 	};
-	int fd = vsock_socket();
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (bind(fd, (const struct sockaddr *)&any, sizeof(any)) < 0 ||
+	if (fd < 0 ||
+	    bind(fd, (const struct sockaddr *)&any, sizeof(any)) < 0 ||
 	    listen(fd, BRIG_VSOCK_CONNS_MAX) < 0)
 		poweroff_failed("vsock listener", errno);
 	return fd;

@@ -21,7 +21,8 @@ bool boot_grow_root(void);
  * the OOM killer, a full run queue, a low descriptor limit. */
 void boot_settle(void);
 
-/* A stream socket to the host's BRIG_READY_PORT. */
+/* A non-blocking stream socket that is connected to the host's BRIG_READY_PORT
+ * or on its way to be, or -errno. May be called at any time. */
 int boot_connect_host(void);
 
 /* A listening stream socket on BRIG_AGENT_PORT. */

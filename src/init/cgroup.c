@@ -74,7 +74,7 @@ static int set_limits(int runs_fd)
 	return r;
 }
 
-int cgroup_init(struct cgroup_tree *t, const char *root)
+int cgroup_init(struct cgroup_tree *t, const char *root, const char *name)
 {
 	cleanup_fd int root_fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -87,10 +87,9 @@ int cgroup_init(struct cgroup_tree *t, const char *root)
 	if (r < 0)
 		return r;
 #endif
-	if (mkdirat(root_fd, "runs", 0755) < 0 && errno != EEXIST)
+	if (mkdirat(root_fd, name, 0755) < 0 && errno != EEXIST)
 		return -errno;
-	t->runs_fd =
-		openat(root_fd, "runs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	t->runs_fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (t->runs_fd < 0)
 		return -errno;
 #ifdef BRIG_TEST
@@ -162,6 +161,20 @@ void cgroup_kill_all(const struct cgroup_tree *t)
 {
 	int r = textfile_write(t->runs_fd, "cgroup.kill", "1");
 	(void)r;
+}
+
+int cgroup_freeze(const struct cgroup_tree *t, bool frozen)
+{
+	return textfile_write(t->runs_fd, "cgroup.freeze", frozen ? "1" : "0");
+}
+
+bool cgroup_is_frozen(const struct cgroup_tree *t)
+{
+	char text[FILE_BYTES];
+
+	return textfile_read(t->runs_fd, "cgroup.events", text, sizeof(text)) ==
+		       0 &&
+	       find_number(text, "frozen") == 1;
 }
 
 void cgroup_read_usage(const struct cgroup_tree *t, uint64_t id,

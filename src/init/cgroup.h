@@ -5,6 +5,7 @@
  *   ROOT/runs/       memory.max and pids.max: whatever users start, the agent
  *                    can still allocate and fork; one CPU share for all of it
  *   ROOT/runs/<n>/   one run: what to kill, what it used
+ *   ROOT/hooks/<n>/  the same for hooks, which run while the runs are frozen
  *
  * One is made ahead, because making one takes milliseconds in an emulated
  * machine. One thread. Functions return 0 or -errno.
@@ -18,7 +19,7 @@
 #include "cc.h"
 
 struct cgroup_tree {
-	int runs_fd; /* directory ROOT/runs, owned for the process's life */
+	int runs_fd; /* directory ROOT/NAME, owned for the process's life */
 	uint64_t next_id;
 	uint64_t spare_id; /* 0: none made ahead */
 };
@@ -30,8 +31,9 @@ struct cgroup_usage {
 	uint64_t oom_kills;
 };
 
-/* Makes ROOT/runs and its limits, from the memory that is available now. */
-must_check int cgroup_init(struct cgroup_tree *t, const char *root);
+/* Makes ROOT/NAME and its limits, from the memory that is available now. */
+must_check int cgroup_init(struct cgroup_tree *t, const char *root,
+			   const char *name);
 
 /* A new cgroup; *ret_fd is its directory (owned by the caller). */
 must_check int cgroup_take(struct cgroup_tree *t, uint64_t *ret_id,
@@ -46,6 +48,11 @@ void cgroup_kill(const struct cgroup_tree *t, uint64_t id);
 
 /* The same for all runs. */
 void cgroup_kill_all(const struct cgroup_tree *t);
+
+/* Stops every process of all runs, or lets them go on. Stopping takes effect
+ * later: cgroup_is_frozen. Frozen processes can be killed. */
+must_check int cgroup_freeze(const struct cgroup_tree *t, bool frozen);
+bool cgroup_is_frozen(const struct cgroup_tree *t);
 
 /* Figures that cannot be read are 0. */
 void cgroup_read_usage(const struct cgroup_tree *t, uint64_t id,

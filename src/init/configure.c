@@ -9,15 +9,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "buf.h"
 #include "configure.h"
 #include "fd.h"
+#include "identity.h"
 #include "loop.h"
 
-#define HOSTS_MAX ((size_t)64 << 10)
-
-/* The address by which Debian's /etc/hosts maps a host's own name. */
-#define OWN_ADDRESS "127.0.1.1"
+#define POST_RESTORE "/etc/brig/post-restore.d"
 
 struct entropy {
 	int bits;
@@ -44,130 +41,141 @@ static int add_entropy(const struct guest_configure *want)
 	return r;
 }
 
-static int set_clock(uint64_t realtime_ns)
+/* How far the clock was moved goes to *ret_step_ns. */
+static int set_clock(uint64_t realtime_ns, int64_t *ret_step_ns)
 {
 	const struct timespec t = {
 		.tv_sec = (time_t)(realtime_ns / NS_PER_S),
 		.tv_nsec = (long)(realtime_ns % NS_PER_S),
 	};
+	struct timespec old;
 
-	return clock_settime(CLOCK_REALTIME, &t) < 0 ? -errno : 0;
+	if (realtime_ns > INT64_MAX)
+		return -EINVAL;
+	if (clock_gettime(CLOCK_REALTIME, &old) < 0)
+		return -errno;
+#ifndef BRIG_TEST
+	if (clock_settime(CLOCK_REALTIME, &t) < 0)
+		return -errno;
+#endif
+	*ret_step_ns = (t.tv_sec - old.tv_sec) * (int64_t)NS_PER_S +
+		       (t.tv_nsec - old.tv_nsec);
+	return 0;
 }
 
-/* --- host name --------------------------------------------------------------*/
-
-static int replace_file(const char *path, const struct buf *text)
+static int set_identity(struct configure *c, const struct guest_configure *want)
 {
-	cleanup_fd int fd = open(
-		path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC,
-		0644);
-
-	return fd < 0 ? -errno : fd_write_all(fd, text->data, text->len);
-}
-
-static bool names_this_host(const char *line)
-{
-	size_t n = strlen(OWN_ADDRESS);
-
-	return strncmp(line, OWN_ADDRESS, n) == 0 &&
-	       (line[n] == ' ' || line[n] == '\t');
-}
-
-/* Copies the lines of `text`, our own of an earlier time left out. */
-static int keep_others(struct buf *to, const char *text)
-{
-	int r = 0;
-
-	while (text[0] != '\0' && r == 0) {
-		size_t n = strcspn(text, "\n");
-		n += text[n] == '\n';
-		if (!names_this_host(text))
-			r = buf_add(to, text, n);
-		text += n;
-	}
+	c->what = "machine id";
+	int r = identity_set_machine(want->machine_id);
+	if (r < 0)
+		return r;
+	c->done.machine_id_set = 1;
+	c->what = "boot id";
+	r = identity_set_boot(want->boot_id);
+	if (r < 0)
+		return r;
+	c->done.boot_id_set = 1;
+	c->what = "host name";
+	if (memchr(want->hostname, '\0', sizeof(want->hostname)) == NULL ||
+	    want->hostname[0] == '\0')
+		return -EINVAL;
+	memcpy(c->hostname, want->hostname, sizeof(c->hostname));
+	r = identity_set_hostname(c->hostname);
+	if (r == 0)
+		c->done.hostname_set = 1;
 	return r;
 }
 
-static int update_hosts(const char *hostname)
+static int set_all(struct configure *c, const struct guest_configure *want)
 {
-	cleanup_buf struct buf old = BUF_INIT(HOSTS_MAX);
-	cleanup_buf struct buf hosts = BUF_INIT(2 * HOSTS_MAX);
-	cleanup_fd int fd =
-		open("/etc/hosts", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	int r = 0;
-
-	if (fd >= 0) {
-		char *room = buf_reserve(&old, HOSTS_MAX - 1);
-		ssize_t got = room == NULL
-				      ? -ENOMEM
-				      : fd_read_all(fd, room, HOSTS_MAX - 1);
-		if (got < 0)
-			return (int)got;
-		room[got] = '\0';
-		r = keep_others(&hosts, room);
-	}
-	if (r == 0 && hosts.len == 0)
-		r = buf_add_str(&hosts, "127.0.0.1\tlocalhost\n"
-					"::1\tlocalhost\n");
-	if (r == 0 && hosts.data[hosts.len - 1] != '\n')
-		r = buf_add_str(&hosts, "\n");
-	if (r == 0)
-		r = buf_addf(&hosts, OWN_ADDRESS "\t%s\n", hostname);
-	return r < 0 ? r : replace_file("/etc/hosts", &hosts);
+	c->what = "thaw of the root file system";
+	int r = freezer_thaw_files(c->freezer);
+	if (r < 0)
+		return r;
+	c->what = "entropy";
+	r = add_entropy(want);
+	if (r < 0)
+		return r;
+	c->done.entropy_added = 1;
+	c->what = "clock";
+	r = set_clock(want->realtime_ns, &c->done.clock_step_ns);
+	if (r < 0)
+		return r;
+	c->done.clock_set = 1;
+	return set_identity(c, want);
 }
 
-static int write_hostname(const char *hostname)
-{
-	cleanup_buf struct buf text = BUF_INIT(BRIG_HOSTNAME_BYTES + 1);
-	int r = buf_addf(&text, "%s\n", hostname);
-
-	return r < 0 ? r : replace_file("/etc/hostname", &text);
-}
-
-/* The kernel's name is what counts; the files follow as far as the image lets
- * them (it may have no /etc, or no space). */
-static int set_hostname(const struct guest_configure *want)
-{
-	const char *name = want->hostname;
-
-	if (memchr(name, '\0', sizeof(want->hostname)) == NULL ||
-	    name[0] == '\0')
-		return -EINVAL;
-	if (sethostname(name, strlen(name)) < 0)
-		return -errno;
-	int r = write_hostname(name);
-	if (r == 0)
-		r = update_hosts(name);
-	(void)r;
-	return 0;
-}
-
-int configure_guest(const struct guest_configure *want,
-		    struct guest_configured *ret, const char **ret_what)
+static int finish(struct configure *c)
 {
 	struct statvfs disk;
 
-	*ret_what = "entropy";
-	int r = add_entropy(want);
-	if (r < 0)
-		return r;
-	*ret_what = "clock";
-	r = set_clock(want->realtime_ns);
-	if (r < 0)
-		return r;
-	*ret_what = "host name";
-	r = set_hostname(want);
-	if (r < 0)
-		return r;
-	*ret_what = "root file system";
+	c->what = "root file system";
 	if (statvfs("/", &disk) < 0)
 		return -errno;
-	*ret = (struct guest_configured){
-		.clock_set = 1,
-		.entropy_added = 1,
-		.hostname_set = 1,
-		.disk_bytes = disk.f_blocks * disk.f_frsize,
-		.disk_free_bytes = disk.f_bfree * disk.f_frsize,
-	};
-	return 0;
+	c->done.hooks_failed = c->hooks.failed;
+	c->done.disk_grown = c->disk_grown;
+	c->done.disk_bytes = disk.f_blocks * disk.f_frsize;
+	c->done.disk_free_bytes = disk.f_bfree * disk.f_frsize;
+	c->what = "thaw";
+	int r = freezer_thaw(c->freezer, FREEZER_COPY);
+	if (r == 0)
+		c->generation = c->done.generation;
+	return r;
+}
+
+static void end(struct configure *c, int error)
+{
+	c->busy = false;
+	c->on_done(c, error);
+}
+
+static void on_hooks_done(struct hooks *h)
+{
+	struct configure *c = container_of(h, struct configure, hooks);
+
+	end(c, finish(c));
+}
+
+/* True when there are hooks, and they run now. */
+static bool start_hooks(struct configure *c)
+{
+	char *const env[] = { c->env_text[0], c->env_text[1], NULL };
+
+	(void)snprintf(c->env_text[0], sizeof(c->env_text[0]),
+		       "BRIG_GENERATION=%016llx",
+		       (unsigned long long)c->done.generation);
+	(void)snprintf(c->env_text[1], sizeof(c->env_text[1]),
+		       "BRIG_SANDBOX=%s", c->hostname);
+	return hooks_start(&c->hooks, POST_RESTORE, env);
+}
+
+void configure_start(struct configure *c, const struct guest_configure *want)
+{
+	ASSERT(!c->busy);
+	c->busy = true;
+	c->hooks.failed = 0;
+	c->done = (struct guest_configured){ .generation = want->generation };
+	int r = set_all(c, want);
+	/* At the first time nothing was copied yet. */
+	if (r == 0 && c->generation != 0) {
+		c->what = "thaw of hooks";
+		r = freezer_thaw_hooks(c->freezer);
+		if (r == 0 && start_hooks(c))
+			return;
+	}
+	end(c, r < 0 ? r : finish(c));
+}
+
+void configure_stop(struct configure *c)
+{
+	if (!c->busy)
+		return;
+	hooks_stop(&c->hooks);
+	c->busy = false;
+}
+
+void configure_init(struct configure *c)
+{
+	hooks_init(&c->hooks);
+	c->hooks.on_done = on_hooks_done;
 }

@@ -30,11 +30,14 @@ static const struct rule rules[] = {
 	{ FRAMES_REQUEST, GUEST_STAT, 2, BRIG_PATH_BYTES },
 	{ FRAMES_REQUEST, GUEST_STATUS, 0, 0 },
 	{ FRAMES_REQUEST, GUEST_POWEROFF, 0, 0 },
+	{ FRAMES_REQUEST, GUEST_QUIESCE, sizeof(struct guest_quiesce),
+	  sizeof(struct guest_quiesce) },
 	{ FRAMES_RUN, GUEST_STDIN, 0, BRIG_FRAME_DATA_MAX },
 	{ FRAMES_RUN, GUEST_STDIN_EOF, 0, 0 },
 	{ FRAMES_RUN, GUEST_SIGNAL, SIGNAL_BYTES, SIGNAL_BYTES },
 	{ FRAMES_UPLOAD, GUEST_DATA, 0, BRIG_FRAME_DATA_MAX },
 	{ FRAMES_UPLOAD, GUEST_END, 0, 0 },
+	{ FRAMES_QUIESCE, GUEST_THAW, 0, 0 },
 };
 
 int frames_check(const struct guest_frame *f, enum frames_phase phase)
@@ -97,7 +100,9 @@ static bool parse_strings(char *payload, size_t n, struct exec_request *ret)
 
 int frames_parse_exec(char *payload, size_t n, struct exec_request *ret)
 {
-	const uint32_t known = GUEST_EXEC_SHELL | GUEST_EXEC_STDIN;
+	const uint32_t known =
+		GUEST_EXEC_SHELL | GUEST_EXEC_STDIN | GUEST_EXEC_CODE;
+	const uint32_t forms = GUEST_EXEC_SHELL | GUEST_EXEC_CODE;
 	struct guest_exec head;
 
 	if (n < sizeof(head))
@@ -106,7 +111,9 @@ int frames_parse_exec(char *payload, size_t n, struct exec_request *ret)
 	if ((head.flags & ~known) != 0 || head.argc < 1 ||
 	    head.argc > BRIG_ARGV_MAX || head.envc > BRIG_ENV_MAX)
 		return -EINVAL;
-	if ((head.flags & GUEST_EXEC_SHELL) && head.argc != 1)
+	if ((head.flags & forms) == forms ||
+	    ((head.flags & GUEST_EXEC_SHELL) && head.argc != 1) ||
+	    ((head.flags & GUEST_EXEC_CODE) && head.argc != 2))
 		return -EINVAL;
 	ret->flags = head.flags;
 	ret->timeout_ms = head.timeout_ms;

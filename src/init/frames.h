@@ -19,6 +19,7 @@ enum frames_phase {
 	FRAMES_REQUEST, /* first frame of an agent connection */
 	FRAMES_RUN,     /* after EXEC */
 	FRAMES_UPLOAD,  /* after WRITE */
+	FRAMES_QUIESCE, /* after QUIESCE */
 };
 
 /* Room that the agent needs in `env` for its own defaults and a NULL. */

@@ -7,24 +7,32 @@
 #include "agent.h"
 #include "boot.h"
 #include "poweroff.h"
-#include "ready.h"
 
 #ifdef BRIG_TEST
-#include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+
+#include "fd.h"
 #endif
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
 static struct loop loop;
-static struct cgroup_tree tree;
+static struct cgroup_tree runs;
+static struct cgroup_tree hooks;
 static struct agent agent;
 
 static void must(int r, const char *what)
 {
 	if (r < 0)
 		poweroff_failed(what, -r);
+}
+
+static void make_cgroups(const char *root)
+{
+	must(cgroup_init(&runs, root, "runs"), "cgroup of runs");
+	must(cgroup_init(&hooks, root, "hooks"), "cgroup of hooks");
 }
 
 #ifdef BRIG_TEST
@@ -46,20 +54,48 @@ static int listen_unix(const char *path)
 	return fd;
 }
 
-/* The agent on a unix socket, with runs in a cgroup of the caller's; no
- * mounts, no clock. */
+static const char *host_path;
+
+/* Never waits: a unix socket is connected at once or not at all. */
+static int connect_unix(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	cleanup_fd int fd =
+		socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (host_path == NULL)
+		return -ENOENT;
+	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", host_path);
+	if (fd < 0 ||
+	    connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	return fd_take(&fd);
+}
+
+/* The agent on a unix socket, with runs in a cgroup of the caller's, and a
+ * second socket as the host to report to; no mounts, no clock, and the root
+ * file system is never frozen. CONFIGURE is for a namespace of its own. */
 int main(int argc, char **argv)
 {
-	if (argc != 4 || strcmp(argv[1], "--serve") != 0) {
-		(void)fprintf(stderr,
-			      "usage: brig-init --serve SOCKET CGROUP\n");
+	struct agent_config config = {
+		.runs = &runs,
+		.hooks = &hooks,
+		.connect = connect_unix,
+	};
+
+	if (argc < 4 || argc > 5 || strcmp(argv[1], "--serve") != 0) {
+		(void)fprintf(stderr, "usage: brig-init --serve SOCKET CGROUP"
+				      " [HOST_SOCKET]\n");
 		return 2;
 	}
-	must(cgroup_init(&tree, argv[3]), "cgroup");
+	host_path = argc == 5 ? argv[4] : NULL;
+	/* As PID 1 gets the processes that lost their parent. */
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+	make_cgroups(argv[3]);
 	must(loop_init(&loop), "event loop");
-	int fd = listen_unix(argv[2]);
-	must(fd, "socket");
-	must(agent_init(&agent, &loop, &tree, fd), "agent");
+	config.listen_fd = listen_unix(argv[2]);
+	must(config.listen_fd, "socket");
+	must(agent_init(&agent, &loop, &config), "agent");
 	must(loop_run(&loop), "event loop");
 	agent_fini(&agent);
 	loop_fini(&loop);
@@ -70,20 +106,23 @@ int main(int argc, char **argv)
 
 int main(void)
 {
-	static struct ready ready;
+	struct agent_config config = {
+		.runs = &runs,
+		.hooks = &hooks,
+		.connect = boot_connect_host,
+	};
 
 	if (getpid() != 1) {
 		(void)fprintf(stderr, "brig-init: runs as PID 1 of a guest\n");
 		return 2;
 	}
 	boot_mount_root();
-	bool grown = boot_grow_root();
+	config.disk_grown = boot_grow_root();
 	boot_settle();
-	must(cgroup_init(&tree, CGROUP_ROOT), "cgroup");
+	make_cgroups(CGROUP_ROOT);
 	must(loop_init(&loop), "event loop");
-	must(agent_init(&agent, &loop, &tree, boot_listen()), "agent");
-	must(ready_init(&ready, &loop, boot_connect_host(), grown),
-	     "ready connection");
+	config.listen_fd = boot_listen();
+	must(agent_init(&agent, &loop, &config), "agent");
 	must(loop_run(&loop), "event loop");
 	poweroff_failed("event loop ended", 0);
 }

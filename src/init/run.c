@@ -12,7 +12,8 @@
  * pump() is the only place that puts frames: while the stream is idle it
  * takes the next thing to send. settle() then tells the loop what to wait
  * for: the socket's room when a frame is stuck, the pipes otherwise. The
- * other side closing the socket in any state kills the run.
+ * other side closing the socket in any state kills the run, but in a copy of
+ * the machine (freezer.h).
  */
 #include <errno.h>
 #include <signal.h>
@@ -56,10 +57,10 @@ struct run {
 	struct loop_timer deadline; /* of the program, then of ENDING */
 
 	uint64_t cgroup_id; /* 0: none */
-	pid_t pid;
+	struct child main;
 	int report;
 	struct loop_fd report_source;
-	uint32_t started_pid; /* to be told; 0: told already */
+	uint32_t started_pid; /* to be told when it runs; 0: told already */
 
 	int in;
 	struct loop_fd in_source; /* in the loop only while `in` is full */
@@ -108,8 +109,8 @@ static void kill_all(const struct run *r)
 {
 	if (r->cgroup_id != 0)
 		cgroup_kill(r->host.tree, r->cgroup_id);
-	if (r->pid > 0)
-		(void)kill(r->pid, SIGKILL);
+	if (r->main.pid > 0)
+		(void)kill(r->main.pid, SIGKILL);
 }
 
 /* The end of every run. With `all_die` nothing of it stays alive. */
@@ -125,6 +126,7 @@ static void destroy(struct run *r, bool all_die)
 	close_in(r);
 	loop_del(loop, &r->out_source[0]);
 	loop_del(loop, &r->out_source[1]);
+	reaper_del(r->host.reaper, &r->main);
 	if (all_die) {
 		kill_all(r);
 		fd_close(&r->out[0]);
@@ -149,9 +151,14 @@ void run_abort(struct run *r)
 	destroy(r, true);
 }
 
-pid_t run_pid(const struct run *r)
+/* The connection broke. While everything is frozen that may be because this
+ * is a copy: there a program goes on, one that has not begun does not. */
+static void lose(struct run *r)
 {
-	return r->pid;
+	bool lives = r->state != STARTING && r->cgroup_id != 0 &&
+		     freezer_adopt(r->host.freezer, r->cgroup_id);
+
+	finish(r, !lives);
 }
 
 /* --- output ---------------------------------------------------------------*/
@@ -232,7 +239,7 @@ static void pump(struct run *r)
 	for (int i = 0; i < FRAMES_PER_EVENT; i++) {
 		int sent = stream_flush(&r->stream);
 		if (sent < 0) {
-			finish(r, true);
+			lose(r);
 			return;
 		}
 		if (sent == 0)
@@ -274,8 +281,8 @@ static void send_signal(const struct run *r)
 	uint32_t number = load_le32(r->stream.in);
 
 	/* The process leads its group, and keeps its pid until reaped. */
-	if (r->pid > 0 && number >= 1 && number < (uint32_t)_NSIG)
-		(void)kill(-r->pid, (int)number);
+	if (r->main.pid > 0 && number >= 1 && number < (uint32_t)_NSIG)
+		(void)kill(-r->main.pid, (int)number);
 }
 
 /* False while the frame has to wait. */
@@ -358,7 +365,7 @@ static void on_socket(struct loop_fd *source, uint32_t events)
 
 	if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) ||
 	    ((events & EPOLLIN) && take_input(r) < 0)) {
-		finish(r, true);
+		lose(r);
 		return;
 	}
 	pump(r);
@@ -416,7 +423,6 @@ static void take_report(struct run *r)
 			    f.stage == GUEST_AT_CWD ? r->cwd : r->program);
 		return;
 	}
-	r->started_pid = (uint32_t)r->pid;
 	r->state = RUNNING;
 }
 
@@ -467,11 +473,12 @@ static void fill_exit(struct run *r, int status)
 	}
 }
 
-void run_exited(struct run *r, int status)
+static void on_main_exit(struct child *c, int status)
 {
+	struct run *r = container_of(c, struct run, main);
+
 	if (r->state == STARTING)
 		take_report(r);
-	r->pid = 0;
 	if (r->state != RUNNING) {
 		pump(r);
 		return;
@@ -497,6 +504,7 @@ static void prepare(struct run *r)
 	r->out_source[1] = (struct loop_fd){ .fd = -1, .on_event = on_stderr };
 	r->deadline = (struct loop_timer){ .on_expire = on_deadline };
 	r->rest = (struct loop_timer){ .on_expire = on_rest };
+	r->main = (struct child){ .on_exit = on_main_exit };
 	r->report = -1;
 	r->in = -1;
 	r->out[0] = -1;
@@ -532,7 +540,8 @@ static void launch(struct run *r, struct exec_request *req)
 		put_failure(r, GUEST_AT_FORK, -error, "fork");
 		return;
 	}
-	r->pid = child.pid;
+	reaper_add(r->host.reaper, &r->main, child.pid);
+	r->started_pid = (uint32_t)child.pid;
 	r->in = child.in;
 	r->out[0] = child.out[0];
 	r->out[1] = child.out[1];

@@ -9,10 +9,10 @@
 #ifndef BRIG_INIT_RUN_H
 #define BRIG_INIT_RUN_H
 
-#include <sys/types.h>
-
+#include "freezer.h"
 #include "leftover.h"
 #include "loop.h"
+#include "reaper.h"
 #include "stream.h"
 
 struct run;
@@ -22,6 +22,8 @@ struct run_host {
 	struct loop *loop;
 	struct cgroup_tree *tree;
 	struct leftovers *leftovers;
+	struct reaper *reaper;
+	struct freezer *freezer;
 	/* Called once, last thing: `run` has been freed, `owner` is told. */
 	void (*on_done)(void *owner);
 };
@@ -32,12 +34,6 @@ struct run_host {
  * closed and on_done is not called). */
 must_check struct run *run_start(const struct run_host *host, struct stream *s,
 				 void *owner);
-
-/* The main process, until it was reaped; then 0. */
-pid_t run_pid(const struct run *r);
-
-/* That process was reaped with this waitpid status. */
-void run_exited(struct run *r, int status);
 
 /* Kills and frees it, and does not call on_done. */
 void run_abort(struct run *r);

@@ -255,3 +255,23 @@ int spawn_start(struct exec_request *req, const struct account *who,
 	}
 	return r;
 }
+
+pid_t spawn_quiet(const char *path, char *const *env, int cgroup_fd)
+{
+	char *argv[] = { strdup(path), NULL };
+	cleanup_fd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	pid_t pid =
+		null < 0 || argv[0] == NULL ? -EAGAIN : fork_into(cgroup_fd);
+
+	if (pid == 0) {
+		const int fds[] = { null, null, null };
+		spawn_keep_only(fds, ARRAY_LEN(fds));
+		(void)setsid();
+		set_limits();
+		if (chdir("/") == 0)
+			(void)execve(path, argv, env);
+		_exit(127);
+	}
+	free(argv[0]);
+	return pid;
+}

@@ -36,6 +36,10 @@ void spawn_add_defaults(struct exec_request *req, const struct account *who,
 must_check int spawn_start(struct exec_request *req, const struct account *who,
 			   int cgroup_fd, struct spawned *ret);
 
+/* Starts a program of the guest as root, with no input and its output thrown
+ * away. The pid, or -errno. */
+must_check pid_t spawn_quiet(const char *path, char *const *env, int cgroup_fd);
+
 /* In any child of the agent: `fds[i]` becomes descriptor i, all others are
  * closed, no signal is blocked. Ends the child when it fails. */
 void spawn_keep_only(const int *fds, int count);

@@ -14,15 +14,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = pathlib.Path(
     os.environ.get("BRIG_INIT", ROOT / "build/test/bin/brig-init"))
 
-EXEC, READ, WRITE, STAT, STATUS, POWEROFF = range(16, 22)
+HELLO, CONFIGURE, CONFIGURED, PING, PONG = range(1, 6)
+EXEC, READ, WRITE, STAT, STATUS, POWEROFF, QUIESCE, THAW = range(16, 24)
 STDIN, STDIN_EOF, SIGNAL = 32, 33, 34
 DATA, END = 40, 41
-STARTED, STDOUT, STDERR, EXIT, FILE_INFO, STATUS_REPLY, ERROR = range(64, 71)
+STARTED, STDOUT, STDERR, EXIT, FILE_INFO, STATUS_REPLY, ERROR, QUIESCED, \
+    THAWED = range(64, 73)
 
 EXITED, SIGNALED, TIMED_OUT, OOM = range(4)
-AT_REQUEST, AT_USER, AT_CWD, AT_EXEC, AT_FORK, AT_OPEN, AT_IO = range(1, 8)
+AT_REQUEST, AT_USER, AT_CWD, AT_EXEC, AT_FORK, AT_OPEN, AT_IO, AT_SETUP = \
+    range(1, 9)
 
-SHELL, WITH_STDIN = 1, 2
+SHELL, WITH_STDIN, CODE = 1, 2, 4
 U64 = (1 << 64) - 1
 
 
@@ -39,6 +42,9 @@ class Conn:
     """One connection: frames out, frames in."""
 
     def __init__(self, path, timeout=20):
+        if isinstance(path, socket.socket):
+            self.sock = path
+            return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
         for _ in range(200):
@@ -142,14 +148,17 @@ def exec_payload(argv, shell=False, stdin=False, env=(), cwd="", user="",
 class Agent:
     """A brig-init process, its socket and its cgroup."""
 
-    def __init__(self, directory, cgroup):
+    def __init__(self, directory, cgroup, host=None):
         self.path = directory / "agent.sock"
         self.cgroup = cgroup
         cgroup.mkdir()
         self.log = directory / "log"
+        command = [BINARY, "--serve", self.path, cgroup]
+        if host:
+            command = [*host.namespace, *command, host.path]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [BINARY, "--serve", self.path, cgroup],
+                command,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(self._listens)
 
@@ -173,6 +182,9 @@ class Agent:
 
     def sh(self, line, **kw):
         return self.run([line], shell=True, **kw)
+
+    def sh_started(self, line, **kw):
+        return self.exec([line], shell=True, **kw).started()
 
     def stat(self, path):
         with self.connect() as c:
@@ -228,11 +240,84 @@ class Agent:
         assert code == 0, self.log.read_text()
         until(lambda: "populated 0" in
               (self.cgroup / "cgroup.events").read_text())
-        for d in list((self.cgroup / "runs").iterdir()):
-            if d.is_dir():
-                d.rmdir()
-        (self.cgroup / "runs").rmdir()
+        for tree in (self.cgroup / "runs", self.cgroup / "hooks"):
+            for d in list(tree.iterdir()):
+                if d.is_dir():
+                    d.rmdir()
+            tree.rmdir()
         self.cgroup.rmdir()
+
+
+class Host:
+    """What the agent reports to, and an /etc and a /run for it to write to."""
+
+    def __init__(self, directory):
+        self.path = directory / "host.sock"
+        self.etc = directory / "etc"
+        for hooks in ("post-restore.d", "pre-snapshot.d"):
+            (self.etc / "brig" / hooks).mkdir(parents=True)
+        for name in ("passwd", "group", "ld.so.cache", "alternatives"):
+            if os.path.exists(f"/etc/{name}"):
+                os.symlink(f"/mnt/{name}", self.etc / name)
+        self.namespace = [
+            "unshare", "--mount", "--uts", "sh", "-euc",
+            f"mount --bind /etc /mnt; mount --bind {self.etc} /etc;"
+            "mount -t tmpfs tmpfs /run; exec \"$@\"", "sh"]
+        self._listen()
+
+    def _listen(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.bind(str(self.path))
+        self.sock.listen(8)
+        self.sock.settimeout(20)
+
+    def hook(self, directory, name, text):
+        path = self.etc / "brig" / directory / name
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+
+    def accept(self):
+        """The next ready connection: (connection, version, generation)."""
+        sock, _ = self.sock.accept()
+        sock.settimeout(20)
+        conn = Conn(sock)
+        hello = struct.unpack("<IIQQ", conn.expect(HELLO))
+        assert hello[1] >= 1 and hello[2] > 0
+        return conn, hello[0], hello[3]
+
+    def gone(self):
+        self.sock.close()
+        os.unlink(self.path)
+
+    def back(self):
+        self._listen()
+
+
+class Receipt:
+    """A CONFIGURED frame."""
+
+    FORMAT = "<QIIIIIIIIqQQ"
+
+    def __init__(self, payload):
+        (self.generation, self.clock_set, self.entropy_added,
+         self.hostname_set, self.machine_id_set, self.boot_id_set,
+         self.hooks_failed, self.disk_grown, zero, self.clock_step_ns,
+         self.disk_bytes, self.disk_free_bytes) = struct.unpack(
+             self.FORMAT, payload)
+        assert zero == 0
+
+
+def configure_payload(generation, hostname=b"guest", machine_id=b"m" * 16,
+                      boot_id=b"b" * 16, realtime_ns=None):
+    if realtime_ns is None:
+        realtime_ns = time.time_ns()
+    return struct.pack("<QQ64s16s16s64s", generation, realtime_ns,
+                       os.urandom(64), machine_id, boot_id, hostname)
+
+
+def configure(conn, generation, **kw):
+    conn.send(CONFIGURE, configure_payload(generation, **kw))
+    return Receipt(conn.expect(CONFIGURED))
 
 
 def until(condition, seconds=10):

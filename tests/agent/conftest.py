@@ -51,3 +51,17 @@ def agent(tmp_path):
     a = wire.Agent(tmp_path, _cgroup2() / name)
     yield a
     a.stop()
+
+
+@pytest.fixture
+def host(tmp_path):
+    return wire.Host(tmp_path)
+
+
+@pytest.fixture
+def hosted(tmp_path, host):
+    """An agent with a host to report to, in namespaces of its own."""
+    name = f"brig-test-{os.getpid()}-{next(_numbers)}"
+    a = wire.Agent(tmp_path, _cgroup2() / name, host)
+    yield a
+    a.stop()

@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(payload, data + HEAD, n);
 	memcpy(&f.type, data, sizeof(f.type));
 	f.length = (uint32_t)n;
-	if (frames_check(&f, (enum frames_phase)(data[2] % 4)) == 0) {
+	if (frames_check(&f, (enum frames_phase)(data[2] % 5)) == 0) {
 		parse_exec(payload, n);
 		parse_path(payload, n, 0);
 		parse_path(payload, n, sizeof(struct guest_read));

@@ -83,8 +83,12 @@ static void exec_of_the_wrong_shape_is_refused(void **state)
 	assert_refused(EXEC(0, 1, 1, "\0\0x\0"));     /* env missing */
 	assert_refused(EXEC(0, 1, 1, "\0\0x\0A\0"));  /* no value */
 	assert_refused(EXEC(0, 1, 1, "\0\0x\0=A\0")); /* no name */
-	assert_refused(EXEC(4, 1, 0, "\0\0x\0"));     /* unknown flag */
+	assert_refused(EXEC(8, 1, 0, "\0\0x\0"));     /* unknown flag */
 	assert_refused(EXEC(GUEST_EXEC_SHELL, 2, 0, "\0\0x\0y\0"));
+	assert_refused(EXEC(GUEST_EXEC_CODE, 1, 0, "\0\0x\0"));
+	assert_refused(EXEC(GUEST_EXEC_CODE, 3, 0, "\0\0x\0y\0z\0"));
+	assert_refused(
+		EXEC(GUEST_EXEC_CODE | GUEST_EXEC_SHELL, 2, 0, "\0\0x\0y\0"));
 	assert_refused(EXEC(0, BRIG_ARGV_MAX + 1, 0, "\0\0x\0"));
 	assert_refused(EXEC(0, UINT32_MAX, 0, "\0\0x\0"));
 	assert_refused(EXEC(0, 1, UINT32_MAX, "\0\0x\0"));
@@ -159,8 +163,10 @@ static void lengths_have_bounds(void **state)
 	assert_int_equal(
 		check(FRAMES_RUN, GUEST_STDIN, BRIG_FRAME_DATA_MAX + 1),
 		-EMSGSIZE);
-	assert_int_equal(check(FRAMES_READY, GUEST_CONFIGURE, 136), 0);
-	assert_int_equal(check(FRAMES_READY, GUEST_CONFIGURE, 135), -EMSGSIZE);
+	assert_int_equal(check(FRAMES_READY, GUEST_CONFIGURE, 176), 0);
+	assert_int_equal(check(FRAMES_READY, GUEST_CONFIGURE, 175), -EMSGSIZE);
+	assert_int_equal(check(FRAMES_REQUEST, GUEST_QUIESCE, 8), 0);
+	assert_int_equal(check(FRAMES_REQUEST, GUEST_QUIESCE, 9), -EMSGSIZE);
 }
 
 /* Each type has one phase; all others are answers or belong elsewhere. */
@@ -178,16 +184,18 @@ static void types_have_their_phase(void **state)
 		{ GUEST_STAT, FRAMES_REQUEST },
 		{ GUEST_STATUS, FRAMES_REQUEST },
 		{ GUEST_POWEROFF, FRAMES_REQUEST },
+		{ GUEST_QUIESCE, FRAMES_REQUEST },
 		{ GUEST_STDIN, FRAMES_RUN },
 		{ GUEST_STDIN_EOF, FRAMES_RUN },
 		{ GUEST_SIGNAL, FRAMES_RUN },
 		{ GUEST_DATA, FRAMES_UPLOAD },
 		{ GUEST_END, FRAMES_UPLOAD },
+		{ GUEST_THAW, FRAMES_QUIESCE },
 	};
 	size_t allowed = 0;
 
 	for (uint32_t type = 0; type <= UINT16_MAX; type++) {
-		for (int phase = FRAMES_READY; phase <= FRAMES_UPLOAD; phase++)
+		for (int phase = FRAMES_READY; phase <= FRAMES_QUIESCE; phase++)
 			allowed += check((enum frames_phase)phase,
 					 (uint16_t)type, 0) != -EPROTO;
 	}
