@@ -35,6 +35,7 @@ BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
 	api_system args auth body cgroup console exec_reply fault frame gate http \
 	id image meminfo peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
 	sandbox_vm store utf8 when
+BRIGD += manifest saved snapio snapload snappublish snapstore sparse worker
 BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)
 CLI_OBJS := $(patsubst %,src/cli/%.o,main api base64 cmd code cp create \
 	diagnose doctor events host info job key listing logs making move opt ps \
@@ -181,6 +182,11 @@ UNIT_brigd_frame := $(patsubst %,src/brigd/%.o,frame peer_guest) $(BASE_OBJS)
 UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image store) $(BASE_OBJS)
 UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
 
+UNIT_TESTS += snapstore
+UNIT_snapstore := $(patsubst %,src/brigd/%.o,auth id manifest saved snapio \
+	snapload snappublish snapstore sparse utf8 when worker) $(BASE_OBJS)
+UNIT_LIBS_snapstore := -ljansson -lgnutls
+
 UNIT_TESTS += spawn_request
 UNIT_spawn_request := $(patsubst %,src/spawn/%.o,request probe jail) \
 	src/base/fd.o src/base/log.o src/base/assert.o
@@ -220,8 +226,9 @@ FUZZ_blk := $(UNIT_blk)
 FUZZ_rng := $(UNIT_rng)
 FUZZ_LIBS_rng := $(UNIT_LIBS_rng)
 
-FUZZ_TARGETS += vsock
+FUZZ_TARGETS += vsock state
 FUZZ_vsock := $(UNIT_vsock)
+FUZZ_state := src/vmm/dev/vsock.o src/vmm/dev/vsock_gate.o $(UNIT_device_state)
 
 FUZZ_TARGETS += elf
 FUZZ_elf := $(UNIT_elf)

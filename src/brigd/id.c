@@ -62,7 +62,7 @@ void id_make(char ret[BRIG_ID_BYTES], const char *prefix)
 	size_t end = at + ID_RANDOM_CHARS;
 	uint8_t pool[2 * ID_RANDOM_CHARS];
 
-	ASSERT(at <= 4);
+	ASSERT(at <= 5);
 	memset(ret, 0, BRIG_ID_BYTES);
 	(void)snprintf(ret, BRIG_ID_BYTES, "%s", prefix);
 	while (at < end) {

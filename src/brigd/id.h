@@ -10,8 +10,8 @@
 #include "limits.h"
 #include "wire/limits.h"
 
-/* Writes prefix ("sb_", "ex_", "req_") and 24 random characters of [a-z0-9]
- * (124 bits), NUL-terminated. The prefix has at most 4 characters. */
+/* Writes prefix ("sb_", "req_", "snap_") and 24 random characters of [a-z0-9]
+ * (124 bits), NUL-terminated. The prefix has at most 5 characters. */
 void id_make(char ret[BRIG_ID_BYTES], const char *prefix);
 
 /* Writes a name such as "calm-otter-27". Not unique. */

@@ -117,16 +117,19 @@ struct snap_draft {
 
 	/* The machine: state, layers (sealed, oldest first) and memory (full
 	 * image, then deltas). Files without an object become objects: in
-	 * place if snapstore_file() made them, else copied. `base` and `delta`
-	 * are not looked at. With SNAP_DISK only the layers. Deltas may have
-	 * become fewer afterwards. on_done finds the reference still there: it
-	 * is the caller's. */
+	 * place if snapstore_file() made them, else copied. With SNAP_DISK
+	 * only the layers. `base`, if there is one, holds what the full image
+	 * holds: who loads that image later shares it. `delta` is not looked
+	 * at. Deltas may have become fewer afterwards. on_done finds the
+	 * reference still there: it is the caller's. */
 	struct saved *saved;
 
 	/* 0: it is there, and snap is as snapstore_find() would say. Otherwise
 	 * nothing is left behind. -EINVAL: names or ids that cannot be
 	 * written, or files of the wrong size. */
 	void (*on_done)(struct snap_draft *d, int error);
+
+	struct worker_job job; /* private */
 };
 
 /* Publishes; the draft is the caller's and borrowed until on_done, which is
