@@ -22,7 +22,8 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 VMM_CORE := gmem virtio/queue virtio/mmio
 VMM_DEVS := blk/cow dev/blk dev/rng dev/serial dev/vsock dev/vsock_gate
 VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
-	x86/cpuid x86/elf claim memory save state/stream x86/state
+	x86/cpuid x86/elf claim memory save state/stream x86/state \
+	x86/check
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
@@ -35,7 +36,8 @@ BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
 	api_system args auth body cgroup console exec_reply fault frame gate http \
 	id image meminfo peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
 	sandbox_vm store utf8 when
-BRIGD += manifest saved snapio snapload snappublish snapstore sparse worker
+BRIGD += manifest saved snapfile snapio snapload snappublish snapstore sparse \
+	worker
 BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)
 CLI_OBJS := $(patsubst %,src/cli/%.o,main api base64 cmd code cp create \
 	diagnose doctor events host info job key listing logs making move opt ps \
@@ -183,8 +185,9 @@ UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image store) $(BASE_OBJS)
 UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
 
 UNIT_TESTS += snapstore
-UNIT_snapstore := $(patsubst %,src/brigd/%.o,auth id manifest saved snapio \
-	snapload snappublish snapstore sparse utf8 when worker) $(BASE_OBJS)
+UNIT_snapstore := $(patsubst %,src/brigd/%.o,auth id manifest saved snapfile \
+	snapio snapload snappublish snapstore sparse utf8 when worker) \
+	$(BASE_OBJS)
 UNIT_LIBS_snapstore := -ljansson -lgnutls
 
 UNIT_TESTS += spawn_request

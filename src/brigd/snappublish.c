@@ -428,6 +428,7 @@ void snapstore_publish(struct snapstore *st, struct snap_draft *d)
 	if (d->snap.created_ms == 0)
 		d->snap.created_ms = when_now_ms();
 	d->snap.shape = d->saved->shape;
+	d->snap.id[0] = '\0';
 	if (st->entry_count < SNAPSHOTS_MAX)
 		e = store_add_entry(st, &d->snap);
 	if (e != NULL) {

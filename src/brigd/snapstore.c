@@ -286,7 +286,8 @@ struct entry *store_add_entry(struct snapstore *st, const struct snap *like)
 	if (e == NULL)
 		return NULL;
 	e->snap = *like;
-	id_make(e->snap.id, "snap_");
+	if (e->snap.id[0] == '\0')
+		id_make(e->snap.id, "snap_");
 	e->snap.status = SNAP_CREATING;
 	e->snap.problem[0] = '\0';
 	insert_entry(st, e);
@@ -760,6 +761,7 @@ void snapstore_close(struct snapstore *st)
 
 	if (st == NULL)
 		return;
+	transfers_close(st);
 	while ((op = TAILQ_FIRST(&st->ops)) != NULL) {
 		TAILQ_REMOVE(&st->ops, op, link);
 		op->drop(op);

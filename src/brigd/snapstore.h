@@ -189,14 +189,14 @@ void snapstore_sweep(struct snapstore *st);
 /* --- carrying one elsewhere ------------------------------------------------- */
 
 /* One snapshot as one stream: manifest, then its objects with their holes, end
- * mark. Each transfer has a thread of its own, so it may block; a socket gets
- * a time-out of SNAP_TRANSFER_IDLE_S. -EMFILE: SNAP_TRANSFERS_MAX.
+ * mark. Each transfer has a thread of its own, so it may block. `fd` is one end
+ * of a stream socket (a file will do where nobody waits); it gets a time-out
+ * of SNAP_TRANSFER_IDLE_S. -EMFILE: SNAP_TRANSFERS_MAX.
  *
  * The other side ends a transfer by shutting down or closing its end. */
 struct snap_export {
 	int fd; /* blocking; borrowed until on_done */
 	void (*on_done)(struct snap_export *e, int error);
-	void *transfer; /* private */
 };
 
 /* 0: on_done will be called, from the loop, when all is written or with
@@ -210,8 +210,7 @@ struct snap_import {
 	int64_t tenant;        /* whose it will be */
 	char name[NAME_BYTES]; /* "": the name it had */
 	void (*on_done)(struct snap_import *im, int error);
-	char id[SNAP_ID_BYTES]; /* the new one, when error is 0 */
-	void *transfer;         /* private */
+	char id[SNAP_ID_BYTES]; /* ret: the new one, when error is 0 */
 };
 
 /* Reads a stream, verifies all of it and publishes it under a new id; a

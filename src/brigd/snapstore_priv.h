@@ -110,7 +110,7 @@ struct snapstore {
 
 struct entry *store_find_entry(struct snapstore *st, const char *id);
 
-/* A new one with a new id, SNAP_CREATING, first in the list. NULL: no
+/* A new one, SNAP_CREATING, with a new id unless it has one. NULL: no
  * memory. */
 struct entry *store_add_entry(struct snapstore *st, const struct snap *like);
 void store_remove_entry(struct snapstore *st, struct entry *e);
