@@ -34,8 +34,8 @@ struct kvm_msr_index_table {
 	uint32_t indices[KVM_MSR_INDEXES_MAX];
 };
 
-/* Entries of one KVM_GET_MSRS or KVM_SET_MSRS; KVM takes 256. */
-#define KVM_MSRS_MAX 128u
+/* What KVM takes in one KVM_GET_MSRS or KVM_SET_MSRS. */
+#define KVM_MSRS_MAX 256u
 
 /* A struct kvm_msrs with room. */
 struct kvm_msr_table {

@@ -27,9 +27,9 @@
 #define HUGE_PAGE (2u << 20)
 
 /* Runs of a delta that are at least so long are mapped. A copy takes a page of
- * our own and 2 us for each page, a mapping some 3 us and a little memory of
+ * our own and 4 us for each page, a mapping 5 us and a little memory of
  * the kernel. */
-#define MAP_RUN_BYTES (16u * PAGE)
+#define MAP_RUN_BYTES (8u * PAGE)
 
 /* And not more of them: a process may have 65,530 mappings. */
 #define MAP_RUNS_MAX 4096u

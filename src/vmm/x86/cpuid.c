@@ -12,12 +12,21 @@
 #define BIT(n) (1u << (n))
 
 enum {
+	LEAF1_ECX_MONITOR = 3,
 	LEAF1_ECX_VMX = 5,
 	LEAF1_ECX_TSC_DEADLINE = 24,
+	LEAF1_ECX_OSXSAVE = 27,
 	LEAF1_ECX_HYPERVISOR = 31,
+	LEAF1_EDX_APIC = 9,
 	LEAF1_EDX_HTT = 28,
+	LEAF7_ECX_OSPKE = 4,
+	LEAF7_ECX_SHSTK = 7,
+	LEAF7_EDX_IBT = 20,
+	LEAF7_1_EAX_FRED = 17,
+	LEAF7_1_EAX_LAM = 26,
 	EXT1_ECX_SVM = 2,
 	EXT1_ECX_TOPOEXT = 22,
+	EXT7_EDX_INVARIANT_TSC = 8,
 	KVM_ASYNC_PF = 4,
 	KVM_ASYNC_PF_VMEXIT = 10,
 	KVM_ASYNC_PF_INT = 14,
@@ -54,6 +63,16 @@ static void topology(struct kvm_cpuid_entry2 *e, unsigned int id,
 	e->edx = id;
 }
 
+static void structured_features(struct kvm_cpuid_entry2 *e)
+{
+	if (e->index == 0) {
+		e->ecx &= ~BIT(LEAF7_ECX_SHSTK);
+		e->edx &= ~BIT(LEAF7_EDX_IBT);
+	} else if (e->index == 1) {
+		e->eax &= ~(BIT(LEAF7_1_EAX_FRED) | BIT(LEAF7_1_EAX_LAM));
+	}
+}
+
 static void one_entry(struct kvm_cpuid_entry2 *e, unsigned int id,
 		      unsigned int vcpus)
 {
@@ -66,6 +85,9 @@ static void one_entry(struct kvm_cpuid_entry2 *e, unsigned int id,
 		if (vcpus > 1)
 			e->edx |= BIT(LEAF1_EDX_HTT);
 		break;
+	case 0x7:
+		structured_features(e);
+		break;
 	case 0xb:
 	case 0x1f:
 		topology(e, id, vcpus);
@@ -77,9 +99,15 @@ static void one_entry(struct kvm_cpuid_entry2 *e, unsigned int id,
 	case 0x80000001:
 		e->ecx &= ~(BIT(EXT1_ECX_SVM) | BIT(EXT1_ECX_TOPOEXT));
 		break;
+	case 0x80000007:
+		e->edx &= ~BIT(EXT7_EDX_INVARIANT_TSC);
+		break;
 	case 0x80000008:
 		e->ecx = (e->ecx & ~0xf0ffu) | (vcpus - 1) |
 			 (bits_for(vcpus) << 12);
+		break;
+	case 0x8000001e: /* where the CPU is that answered KVM */
+		e->eax = e->ebx = e->ecx = 0;
 		break;
 	default:
 		break;
@@ -91,6 +119,159 @@ void cpuid_make(struct kvm_cpuid_table *table, unsigned int id,
 {
 	for (uint32_t i = 0; i < table->nent && i < KVM_CPUID_MAX; i++)
 		one_entry(&table->entries[i], id, vcpus);
+}
+
+const struct kvm_cpuid_entry2 *cpuid_find(const struct kvm_cpuid_table *table,
+					  uint32_t function, uint32_t index)
+{
+	for (uint32_t i = 0; i < table->nent && i < KVM_CPUID_MAX; i++) {
+		const struct kvm_cpuid_entry2 *e = &table->entries[i];
+		bool indexed = e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+		if (e->function == function && (!indexed || e->index == index))
+			return e;
+	}
+	return NULL;
+}
+
+/* --- comparing ------------------------------------------------------------- */
+
+enum {
+	EAX,
+	EBX,
+	ECX,
+	EDX,
+	REGISTERS
+};
+
+struct mask {
+	uint32_t function;
+	uint32_t index;
+	uint32_t bits[REGISTERS];
+};
+
+#define ALL 0xffffffffu
+
+/* What follows CR4, XCR0, the APIC base and IA32_MISC_ENABLE. */
+static const struct mask follows_guest[] = {
+	{ 0x1,
+	  0,
+	  { [ECX] = BIT(LEAF1_ECX_OSXSAVE) | BIT(LEAF1_ECX_MONITOR),
+	    [EDX] = BIT(LEAF1_EDX_APIC) } },
+	{ 0x7, 0, { [ECX] = BIT(LEAF7_ECX_OSPKE) } },
+	{ 0xd, 0, { [EBX] = ALL } },
+	{ 0xd, 1, { [EBX] = ALL } },
+};
+
+/* Where each bit is a feature that software may use when it is set. */
+static const struct mask features[] = {
+	{ 0x1, 0, { [ECX] = ALL, [EDX] = ALL } },
+	{ 0x7, 0, { [EBX] = ALL, [ECX] = ALL, [EDX] = ALL } },
+	{ 0x7, 1, { ALL, ALL, ALL, ALL } },
+	{ 0x7, 2, { [EDX] = ALL } },
+	{ 0xd, 0, { [EAX] = ALL, [EDX] = ALL } }, /* XCR0 */
+	{ 0xd, 1, { [EAX] = ALL, [ECX] = ALL, [EDX] = ALL } },
+	{ 0x40000001, 0, { [EAX] = ALL } },
+	{ 0x80000001, 0, { [ECX] = ALL, [EDX] = ALL } },
+	{ 0x80000007, 0, { [EDX] = ALL } },
+	{ 0x80000008, 0, { [EBX] = ALL } },
+	{ 0x8000000a, 0, { [EDX] = ALL } },
+	{ 0x8000001f, 0, { [EAX] = ALL } },
+	{ 0x80000021, 0, { [EAX] = ALL } },
+};
+
+static const struct mask *find_mask(const struct mask *masks, size_t n,
+				    const struct kvm_cpuid_entry2 *e)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (masks[i].function == e->function &&
+		    masks[i].index == e->index)
+			return &masks[i];
+	}
+	return NULL;
+}
+
+static uint32_t reg(const struct kvm_cpuid_entry2 *e, unsigned int which)
+{
+	const uint32_t all[REGISTERS] = { e->eax, e->ebx, e->ecx, e->edx };
+
+	return all[which];
+}
+
+/* The bits of a register that do not follow the guest. */
+static uint32_t steady(const struct kvm_cpuid_entry2 *e, unsigned int which)
+{
+	const struct mask *m =
+		find_mask(follows_guest, ARRAY_LEN(follows_guest), e);
+
+	return m == NULL ? reg(e, which) : reg(e, which) & ~m->bits[which];
+}
+
+static bool entry_equal(const struct kvm_cpuid_entry2 *a,
+			const struct kvm_cpuid_entry2 *b)
+{
+	if (a->function != b->function || a->index != b->index ||
+	    a->flags != b->flags)
+		return false;
+	for (unsigned int i = 0; i < REGISTERS; i++) {
+		if (steady(a, i) != steady(b, i))
+			return false;
+	}
+	return true;
+}
+
+bool cpuid_equal(const struct kvm_cpuid_table *a,
+		 const struct kvm_cpuid_table *b)
+{
+	if (a->nent != b->nent || a->nent > KVM_CPUID_MAX)
+		return false;
+	for (uint32_t i = 0; i < a->nent; i++) {
+		if (!entry_equal(&a->entries[i], &b->entries[i]))
+			return false;
+	}
+	return true;
+}
+
+static bool has_features(const struct kvm_cpuid_entry2 *file,
+			 const struct kvm_cpuid_table *host)
+{
+	const struct mask *m = find_mask(features, ARRAY_LEN(features), file);
+	const struct kvm_cpuid_entry2 *h;
+
+	if (m == NULL)
+		return true;
+	h = cpuid_find(host, file->function, file->index);
+	for (unsigned int i = 0; i < REGISTERS; i++) {
+		uint32_t have = h == NULL ? 0 : reg(h, i);
+		if (steady(file, i) & m->bits[i] & ~have)
+			return false;
+	}
+	return true;
+}
+
+static bool well_formed(const struct kvm_cpuid_entry2 *e)
+{
+	if ((e->padding[0] | e->padding[1] | e->padding[2]) != 0)
+		return false;
+	return e->flags == KVM_CPUID_FLAG_SIGNIFCANT_INDEX ||
+	       (e->flags == 0 && e->index == 0);
+}
+
+const char *cpuid_check(const struct kvm_cpuid_table *file,
+			const struct kvm_cpuid_table *host)
+{
+	const struct kvm_cpuid_entry2 *f = cpuid_find(file, 0, 0);
+	const struct kvm_cpuid_entry2 *h = cpuid_find(host, 0, 0);
+
+	if (f == NULL || h == NULL || f->ebx != h->ebx || f->ecx != h->ecx ||
+	    f->edx != h->edx)
+		return "cpuid: another vendor";
+	for (uint32_t i = 0; i < file->nent && i < KVM_CPUID_MAX; i++) {
+		if (!well_formed(&file->entries[i]))
+			return "cpuid: entry";
+		if (!has_features(&file->entries[i], host))
+			return "cpuid: feature not here";
+	}
+	return NULL;
 }
 
 bool cpuid_is_emulated(void)

@@ -29,8 +29,9 @@ struct x86_vcpu {
 	struct kvm_debugregs debugregs;
 	struct kvm_lapic_state lapic;
 	struct kvm_vcpu_events events;
+	uint64_t tsc; /* all vCPUs' at one time */
 	uint32_t msr_count;
-	struct x86_msr msrs[X86_MSRS_MAX];
+	struct x86_msr msrs[X86_MSRS_MAX]; /* ascending indexes */
 };
 
 struct x86_machine {
@@ -47,12 +48,18 @@ struct x86_machine {
 /* Which MSRs there are to save: asks KVM once. Before the claim. 0 or -errno. */
 must_check int x86_init(int kvm_fd);
 
+/* Whether the host lists this MSR. After x86_init(). */
+bool x86_knows_msr(uint32_t index);
+
 /* Reads all of it from a machine whose vCPUs stand still: MP_STATE first,
  * VCPU_EVENTS last. Fast: this is in the pause of a snapshot. 0 or -errno. */
 must_check int x86_get(struct x86_machine *x, int vm_fd, const int *vcpu_fds,
 		       uint32_t vcpus);
 
-/* Gives it to KVM, for vCPUs that have not run since. 0 or -errno. */
+/* Gives it to KVM, for vCPUs that stand still: new ones, or those of a machine
+ * that goes back to this state. The memory must be in place before: KVM reads
+ * page tables and writes times. 0, -ENOTSUP (before anything was done) when
+ * the TSC is of another rate than what the guest knows, or -errno. */
 must_check int x86_set(const struct x86_machine *x, int vm_fd,
 		       const int *vcpu_fds, uint32_t vcpus);
 
