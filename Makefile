@@ -157,6 +157,10 @@ UNIT_vsock_state := $(UNIT_vsock)
 UNIT_TESTS += device_state
 UNIT_device_state := src/vmm/dev/serial.o src/vmm/dev/rng.o $(UNIT_blk)
 
+UNIT_TESTS += vcpu
+UNIT_vcpu := $(patsubst %,src/vmm/%.o,vcpu kvm stop state/stream x86/state \
+	x86/check x86/cpuid) src/base/assert.o
+
 UNIT_TESTS += memory
 UNIT_memory := src/vmm/memory.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 UNIT_LIBS_memory := -Wl,--wrap=ioctl
