@@ -126,12 +126,6 @@ int kvm_set_cpuid(int vcpu_fd, const struct kvm_cpuid_table *table)
 	return call(vcpu_fd, KVM_SET_CPUID2, table);
 }
 
-int kvm_get_cpuid(int vcpu_fd, struct kvm_cpuid_table *ret)
-{
-	ret->nent = KVM_CPUID_MAX;
-	return call(vcpu_fd, KVM_GET_CPUID2, ret);
-}
-
 int kvm_get_sregs(int vcpu_fd, struct kvm_sregs *ret)
 {
 	return call(vcpu_fd, KVM_GET_SREGS, ret);

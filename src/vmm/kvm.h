@@ -70,7 +70,6 @@ must_check int kvm_add_ioeventfd(int vm_fd, int event_fd, uint64_t at,
 				 uint32_t value);
 
 must_check int kvm_set_cpuid(int vcpu_fd, const struct kvm_cpuid_table *table);
-must_check int kvm_get_cpuid(int vcpu_fd, struct kvm_cpuid_table *ret);
 must_check int kvm_get_sregs(int vcpu_fd, struct kvm_sregs *ret);
 must_check int kvm_set_sregs(int vcpu_fd, const struct kvm_sregs *sregs);
 must_check int kvm_get_regs(int vcpu_fd, struct kvm_regs *ret);

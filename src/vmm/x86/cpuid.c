@@ -151,7 +151,7 @@ struct mask {
 
 #define ALL 0xffffffffu
 
-/* What follows CR4, XCR0, the APIC base and IA32_MISC_ENABLE. */
+/* What KVM makes of CR4, XCR0, the APIC base and IA32_MISC_ENABLE. */
 static const struct mask follows_guest[] = {
 	{ 0x1,
 	  0,

@@ -57,6 +57,10 @@ static struct kvm_msr_index_table known;
  * one that cannot. The values are scratch. */
 static struct kvm_msr_table readable;
 
+/* The CPUID table of a file that this machine's vCPUs were given in place of
+ * the host's. */
+static struct kvm_cpuid_table given;
+
 /* What of kvm_vcpu_events counts when it is set: all that it can hold without
  * a capability that somebody would have to turn on. */
 #define EVENTS_FLAGS                                                    \
@@ -258,22 +262,29 @@ int x86_get(struct x86_machine *x, int vm_fd, const int *vcpu_fds,
 		r = get_chips(x, vm_fd);
 	if (r == 0)
 		r = kvm_get_clock(vm_fd, &x->clock);
-	if (r == 0)
-		r = kvm_get_cpuid(vcpu_fds[0], &x->cpuid);
+	x->own_cpuid = given.nent > 0;
+	if (x->own_cpuid)
+		x->cpuid = given;
 	return r;
 }
 
 /* --- writing --------------------------------------------------------------- */
 
-static int set_cpuid(const struct x86_machine *x, int fd, uint32_t id)
+/* KVM refuses to change what a vCPU has run with. */
+static int set_cpuids(const struct x86_machine *x, const int *vcpu_fds)
 {
 	static struct kvm_cpuid_table table;
+	int r = 0;
 
 	if (!x->own_cpuid)
-		return 0; /* it has it */
-	table = x->cpuid;
-	cpuid_make(&table, id, x->vcpus);
-	return kvm_set_cpuid(fd, &table);
+		return given.nent == 0 ? 0 : -EINVAL;
+	given = x->cpuid;
+	for (uint32_t i = 0; i < x->vcpus && r == 0; i++) {
+		table = x->cpuid;
+		cpuid_make(&table, i, x->vcpus);
+		r = kvm_set_cpuid(vcpu_fds[i], &table);
+	}
+	return r;
 }
 
 /* A guest does not notice 250 ppm: NTP corrects as much. */
@@ -386,8 +397,8 @@ int x86_set(const struct x86_machine *x, int vm_fd, const int *vcpu_fds,
 	int r = set_tsc_rate(x, vcpu_fds);
 
 	ASSERT(x->vcpus == vcpus);
-	for (uint32_t i = 0; i < vcpus && r == 0; i++)
-		r = set_cpuid(x, vcpu_fds[i], i);
+	if (r == 0)
+		r = set_cpuids(x, vcpu_fds);
 	/* Before the MSRs: one of them makes KVM write the time of boot, which
 	 * it reckons from the clock, into the guest's memory. */
 	if (r == 0)
@@ -629,6 +640,8 @@ void x86_state(struct state_stream *s, struct x86_machine *x, uint32_t vcpus,
 	ASSERT(vcpus >= 1 && vcpus <= BRIG_VCPUS_MAX);
 	if (s->loading)
 		clear(x, vcpus); /* what the file does not have is 0 */
+	else if (!x->own_cpuid)
+		x->cpuid = *host;
 	state_begin(s, "x86", 1);
 	state_u32(s, "vcpus", &x->vcpus, vcpus, vcpus);
 	state_u32(s, "tsc_khz", &x->tsc_khz, 1, UINT32_MAX);
@@ -637,7 +650,7 @@ void x86_state(struct state_stream *s, struct x86_machine *x, uint32_t vcpus,
 	state_bytes(s, "entries", x->cpuid.entries,
 		    x->cpuid.nent * sizeof(x->cpuid.entries[0]));
 	refuse(s, cpuid_check(&x->cpuid, host));
-	x->own_cpuid = !cpuid_equal(&x->cpuid, host);
+	x->own_cpuid = x->own_cpuid || !cpuid_equal(&x->cpuid, host);
 	chips(s, x);
 	for (uint32_t i = 0; i < vcpus; i++)
 		vcpu(s, x, i);

@@ -41,7 +41,7 @@ struct x86_machine {
 	struct kvm_irqchip ioapic;
 	struct kvm_clock_data clock;
 	struct kvm_cpuid_table cpuid; /* of vCPU 0 */
-	bool own_cpuid; /* loaded, and not what the vCPUs have already */
+	bool own_cpuid; /* `cpuid` is from a file, not this host's */
 	struct x86_vcpu vcpu[BRIG_VCPUS_MAX];
 };
 
