@@ -356,7 +356,7 @@ int api_step(struct api *a, int watch_fd, int timeout_ms)
 /* What progress counts up to. */
 static uint64_t total_of(const struct api_call *c)
 {
-	if (c->form_path != NULL)
+	if (c->source_fd >= 0)
 		return c->source_size < 0 ? UINT64_MAX
 					  : (uint64_t)c->source_size;
 	return c->sink != NULL ? c->expected : 0;

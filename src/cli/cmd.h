@@ -24,13 +24,20 @@ enum cmd_exit {
 struct cmd {
 	const char *name;
 	int (*run)(int argc, char **argv);
-	const char *help; /* one line */
+	const char *help;        /* one line */
+	const struct cmd *words; /* for `brig NAME WORD`; NULL: none */
 };
 
-/* The table of main.c; ends with a NULL name. */
+/* Tables; each ends with a NULL name. */
 extern const struct cmd commands[];
+extern const struct cmd snapshot_words[];
+extern const struct cmd template_words[];
 
-const struct cmd *cmd_find(const char *name); /* NULL: no such command */
+/* NULL: no such command. */
+const struct cmd *cmd_find(const struct cmd *table, const char *name);
+
+/* A line for each. */
+void cmd_print(const struct cmd *table);
 
 int cmd_run(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
@@ -40,6 +47,14 @@ int cmd_rm(int argc, char **argv);
 int cmd_cp(int argc, char **argv);
 int cmd_logs(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_clone(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
+int cmd_restore(int argc, char **argv);
+int cmd_rollback(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
+int cmd_template(int argc, char **argv);
 int cmd_host(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_completion(int argc, char **argv);

@@ -1,13 +1,9 @@
 /* cp.c - brig cp: one file into or out of a sandbox.
  * SPDX-License-Identifier: Apache-2.0
- *
- * Only names that the user typed become local paths; nothing that the server
- * says does.
  */
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,15 +14,13 @@
 #include "opt.h"
 #include "ref.h"
 #include "sandbox.h"
-#include "stop.h"
-
-#define LOCAL_PATH_BYTES 4096
+#include "target.h"
 
 static const struct usage cp_usage = {
 	.name = "cp",
 	.operands = "SOURCE TARGET",
 	.about = "Copies one file. One of the two is ID:PATH, the other a "
-		 "local path, or - for standard\ninput or output.",
+		 "local path, or - for standard input or output.",
 	.examples = "  brig cp script.py sb_...:/srv/script.py\n"
 		    "  brig cp sb_...:/etc/os-release .\n"
 		    "  brig cp sb_...:out.tar - | tar x\n",
@@ -35,14 +29,6 @@ static const struct usage cp_usage = {
 static bool is_standard(const char *path)
 {
 	return strcmp(path, "-") == 0;
-}
-
-static int fail(const char *path, const struct api_call *c, int r)
-{
-	if (r == -EINTR && stop_signal() != 0)
-		return CMD_SIGNAL + stop_signal();
-	complain("%s: %s", path, c->message);
-	return CMD_FAILED;
 }
 
 /* --- into a sandbox ------------------------------------------------------------ */
@@ -91,70 +77,13 @@ static int upload(struct api *a, const char *local, const struct ref_file *to)
 			      .form_path = to->path,
 			      .label = "copying" };
 	int r = api_perform(a, &c);
-	int code = r == 0 ? check_stored(&c, to->path) : fail(to->path, &c, r);
+	int code = r == 0 ? check_stored(&c, to->path)
+			  : sandbox_fail(to->path, &c, r);
 	api_end(&c);
 	return code;
 }
 
 /* --- out of a sandbox ------------------------------------------------------------ */
-
-struct target {
-	const char *path;
-	int fd; /* opened at the first byte: an error leaves the old file */
-	bool made;
-};
-
-static int open_target(struct target *t)
-{
-	if (t->fd >= 0)
-		return 0;
-	t->fd = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-	t->made = t->fd >= 0;
-	if (t->fd < 0 && errno == EEXIST)
-		t->fd = open(t->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-			     0666);
-	return t->fd < 0 ? -errno : 0;
-}
-
-static int write_target(void *ctx, const char *bytes, size_t n)
-{
-	struct target *t = ctx;
-	int r = open_target(t);
-
-	return r < 0 ? r : stop_write(t->fd, bytes, n);
-}
-
-static int close_target(struct target *t, int code)
-{
-	if (code == CMD_OK && t->fd < 0 && open_target(t) < 0) {
-		complain("%s: %s", t->path, strerror(errno));
-		code = CMD_FAILED; /* an empty file */
-	}
-	if (t->fd >= 0 && close(t->fd) < 0 && code == CMD_OK) {
-		complain("%s: %s", t->path, strerror(errno));
-		code = CMD_FAILED;
-	}
-	if (code != CMD_OK && t->made)
-		(void)unlink(t->path); /* rather none than half a file */
-	return code;
-}
-
-/* DIR becomes DIR/NAME, with the last part of the path the user typed. */
-static int find_target(const char *local, const char *remote,
-		       char ret[static LOCAL_PATH_BYTES])
-{
-	struct stat st;
-	const char *name = ref_base_name(remote);
-	int n;
-
-	if (stat(local, &st) < 0 || !S_ISDIR(st.st_mode))
-		n = snprintf(ret, LOCAL_PATH_BYTES, "%s", local);
-	else if (name == NULL)
-		return -EISDIR;
-	else
-		n = snprintf(ret, LOCAL_PATH_BYTES, "%s/%s", local, name);
-	return n < 0 || n >= LOCAL_PATH_BYTES ? -ENAMETOOLONG : 0;
-}
 
 static bool is_directory(const struct api_call *c)
 {
@@ -163,9 +92,10 @@ static bool is_directory(const struct api_call *c)
 	return code != NULL && strcmp(code, "is_a_directory") == 0;
 }
 
-static int download_to(struct api *a, const struct ref_file *from,
-		       struct target *t)
+static int download(struct api *a, const struct ref_file *from,
+		    const char *local)
 {
+	struct target t;
 	char *path = NULL;
 	char *escaped = api_escape(from->path);
 
@@ -180,18 +110,10 @@ static int download_to(struct api *a, const struct ref_file *from,
 	struct api_call c = { .method = "GET",
 			      .path = path,
 			      .source_fd = -1,
-			      .label = t->fd == STDOUT_FILENO &&
-						       isatty(STDOUT_FILENO)
-					       ? NULL
-					       : "copying",
-			      .sink = write_target,
-			      .sink_ctx = t };
-	int r = api_perform(a, &c);
-	int code = CMD_OK;
-	if (c.sink_result == -EPIPE)
-		code = CMD_SIGNAL + SIGPIPE;
-	else if (r < 0)
-		code = fail(c.sink_result < 0 ? t->path : from->path, &c, r);
+			      .label = "copying" };
+	int code = target_find(&t, local, ref_base_name(from->path));
+	if (code == CMD_OK)
+		code = target_receive(a, &c, &t, from->path);
 	if (is_directory(&c))
 		complain("copy it as an archive: brig exec %s tar c -C %s . | "
 			 "tar x -C DIR",
@@ -199,24 +121,6 @@ static int download_to(struct api *a, const struct ref_file *from,
 	api_end(&c);
 	free(path);
 	return code;
-}
-
-static int download(struct api *a, const struct ref_file *from,
-		    const char *local)
-{
-	char path[LOCAL_PATH_BYTES];
-	struct target t = { .path = path, .fd = -1 };
-
-	if (is_standard(local)) {
-		t.fd = STDOUT_FILENO;
-		return download_to(a, from, &t);
-	}
-	int r = find_target(local, from->path, path);
-	if (r < 0) {
-		complain("%s: %s", local, strerror(-r));
-		return CMD_FAILED;
-	}
-	return close_target(&t, download_to(a, from, &t));
 }
 
 /* --- the command -------------------------------------------------------------- */

@@ -271,7 +271,7 @@ static const struct usage doctor_usage = {
 	.name = "doctor",
 	.operands = "",
 	.about = "Says whether sandboxes can run on this machine, and what to "
-		 "do about what is\nmissing. Exit code 0: one way or the "
+		 "do about what is missing. Exit code 0: one way or the "
 		 "other; 1: not at all.",
 	.examples = "  brig doctor\n"
 		    "  brig doctor --json | jq -r .verdict\n",

@@ -15,11 +15,12 @@ static const struct usage host_usage = {
 	.name = "host",
 	.operands = "start|stop|status|ssh|logs [ARG]...",
 	.about = "Runs brigd in a virtual machine of its own, for machines "
-		 "whose KVM cannot run\nsandboxes (`brig doctor` says so). "
+		 "whose KVM cannot run sandboxes (`brig doctor` says so). "
 		 "Everything after the word goes to brig-host.",
 	.examples = "  brig host start\n"
 		    "  brig host status\n"
 		    "  brig host stop\n",
+	.passes_on = true,
 };
 
 int cmd_host(int argc, char **argv)

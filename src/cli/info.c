@@ -16,8 +16,7 @@ static void print_commands(void)
 	(void)printf("usage: brig COMMAND [OPTION]... [ARG]...\n\n"
 		     "Runs commands in microVMs on your own machine.\n\n"
 		     "Commands:\n");
-	for (const struct cmd *c = commands; c->name != NULL; c++)
-		(void)printf("  %-12s %s\n", c->name, c->help);
+	cmd_print(commands);
 	(void)printf("\n`brig help COMMAND` explains one. Environment:\n"
 		     "  BRIG_BASE_URL  where brigd answers "
 		     "(http://127.0.0.1:2744)\n"
@@ -29,27 +28,40 @@ static void print_commands(void)
 
 static const struct usage help_usage = {
 	.name = "help",
-	.operands = "[COMMAND]",
+	.operands = "[COMMAND [WORD]]",
 	.about = "Lists the commands, or explains one.",
-	.examples = "  brig help run\n",
+	.examples = "  brig help run\n"
+		    "  brig help snapshot create\n",
 };
+
+static int explain(char **words, int count)
+{
+	char option[] = "--help";
+	const struct cmd *c = cmd_find(commands, words[0]);
+
+	if (c == NULL)
+		return opt_wrong(&help_usage, "no command '%s'", words[0]);
+	if (count == 2 && c->words != NULL)
+		c = cmd_find(c->words, words[1]);
+	else if (count > 1)
+		c = NULL;
+	if (c == NULL)
+		return opt_wrong(&help_usage, "'%s' has no command '%s'",
+				 words[0], words[1]);
+	char *args[] = { words[count - 1], option, NULL };
+	return c->run(2, args);
+}
 
 int cmd_help(int argc, char **argv)
 {
-	char option[] = "--help";
 	int at = argc > 1 ? opt_parse(&help_usage, NULL, 0, argc, argv) : argc;
 
 	if (at < 0)
 		return opt_exit(at);
-	if (at == argc) {
-		print_commands();
-		return CMD_OK;
-	}
-	const struct cmd *c = cmd_find(argv[at]);
-	if (c == NULL)
-		return opt_wrong(&help_usage, "no command '%s'", argv[at]);
-	char *args[] = { argv[at], option, NULL };
-	return c->run(2, args);
+	if (at < argc)
+		return explain(argv + at, argc - at);
+	print_commands();
+	return CMD_OK;
 }
 
 /* --- version ------------------------------------------------------------------- */

@@ -316,13 +316,14 @@ int job_run(struct api *a, const struct job *job)
 	};
 
 	if (json_object_set_new(job->request, "stream", json_true()) < 0 ||
-	    json_object_set_new(job->request, "stdin_open",
-				json_boolean(job->send_stdin)) < 0) {
+	    (!job->is_code &&
+	     json_object_set_new(job->request, "stdin_open",
+				 json_boolean(job->send_stdin)) < 0)) {
 		complain("out of memory");
 		return CMD_FAILED;
 	}
-	(void)snprintf(path, sizeof(path), "/v2/sandboxes/%s/runs",
-		       job->sandbox);
+	(void)snprintf(path, sizeof(path), "/v2/sandboxes/%s/%s", job->sandbox,
+		       job->is_code ? "code" : "runs");
 	struct api_call c = { .method = "POST",
 			      .path = path,
 			      .body = job->request,

@@ -21,7 +21,8 @@
 struct job {
 	const char *sandbox; /* id; borrowed */
 	json_t *request;     /* body of the run without "stream"; borrowed */
-	bool send_stdin;     /* pass on our standard input */
+	bool is_code;        /* the body is for an interpreter, not a program */
+	bool send_stdin;     /* pass on our standard input; not with is_code */
 	bool as_json;        /* print one object at the end, no output before */
 };
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "listing.h"
 #include "opt.h"
 #include "ref.h"
 #include "sandbox.h"
@@ -18,63 +19,27 @@
 
 /* --- past runs ---------------------------------------------------------------- */
 
-static int add_text(struct table *t, const json_t *run, const char *key)
-{
-	return table_add(t, json_string_value(json_object_get(run, key)));
-}
+static const struct column runs_columns[] = {
+	{ "TIME", "timestamp", CELL_TEXT, 0, "" },
+	{ "SANDBOX", "sandbox_id", CELL_TEXT, 0, "" },
+	{ "STATUS", "status", CELL_TEXT, 0, "" },
+	{ "EXIT", "exit_code", CELL_NUMBER, 1, "" },
+	{ "TOOK", "execution_time_ms", CELL_NUMBER, 1, " ms" },
+	{ "COMMAND", "command", CELL_TEXT, 0, "" },
+};
 
-static int add_integer(struct table *t, const json_t *n, const char *unit)
-{
-	char text[48];
-
-	(void)snprintf(text, sizeof(text), "%lld%s",
-		       (long long)json_integer_value(n), unit);
-	return table_add(t, json_is_integer(n) ? text : NULL);
-}
-
-static int add_run(struct table *t, const json_t *run)
-{
-	int r = add_text(t, run, "timestamp");
-
-	if (r == 0)
-		r = add_text(t, run, "sandbox_id");
-	if (r == 0)
-		r = add_text(t, run, "status");
-	if (r == 0)
-		r = add_integer(t, json_object_get(run, "exit_code"), "");
-	if (r == 0)
-		r = add_integer(t, json_object_get(run, "execution_time_ms"),
-				" ms");
-	if (r == 0)
-		r = add_text(t, run, "command");
-	return r;
-}
-
-static int print_runs(const json_t *runs)
-{
-	static const char *const header[] = { "TIME", "SANDBOX", "STATUS",
-					      "EXIT", "TOOK",    "COMMAND" };
-	struct table t cleanup_table = TABLE_INIT(ARRAY_LEN(header));
-	int r = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(header) && r == 0; i++)
-		r = table_add(&t, header[i]);
-	for (size_t i = 0; i < json_array_size(runs) && r == 0; i++)
-		r = add_run(&t, json_array_get(runs, i));
-	if (r < 0) {
-		complain("out of memory");
-		return CMD_FAILED;
-	}
-	table_print(&t);
-	return CMD_OK;
-}
+static const struct listing runs_list = {
+	.what = "logs",
+	.member = "logs",
+	.columns = runs_columns,
+	.count = ARRAY_LEN(runs_columns),
+};
 
 static int show_runs(struct api *a, const char *id, uint64_t limit,
 		     uint64_t since_ms, bool as_json)
 {
 	char path[REF_ID_MAX + WHEN_ISO_BYTES + 96];
 	char from[WHEN_ISO_BYTES];
-	json_t *reply = NULL;
 
 	when_write(when_now_ms() - (int64_t)since_ms, from);
 	(void)snprintf(path, sizeof(path),
@@ -82,20 +47,7 @@ static int show_runs(struct api *a, const char *id, uint64_t limit,
 		       (unsigned long long)limit, since_ms > 0 ? "&from=" : "",
 		       since_ms > 0 ? from : "",
 		       id != NULL ? "&sandbox_id=" : "", id != NULL ? id : "");
-	int code = sandbox_fetch(a, "GET", path, "logs", &reply);
-	if (code != CMD_OK)
-		return code;
-	const json_t *runs = json_object_get(reply, "logs");
-	if (!json_is_array(runs)) {
-		complain("logs: brigd sent no list");
-		code = CMD_FAILED;
-	} else if (as_json) {
-		code = term_print_json(runs) < 0 ? CMD_FAILED : CMD_OK;
-	} else {
-		code = print_runs(runs);
-	}
-	json_decref(reply);
-	return code;
+	return listing_show(a, &runs_list, path, false, as_json);
 }
 
 /* --- boot log ------------------------------------------------------------------- */
@@ -149,7 +101,7 @@ static const struct usage logs_usage = {
 	.name = "logs",
 	.operands = "[ID]",
 	.about = "Lists past runs, of all sandboxes or of one, deleted ones "
-		 "too; or prints the boot\nlog of a sandbox.",
+		 "too; or prints the boot log of a sandbox.",
 	.examples = "  brig logs --since 10m\n"
 		    "  brig logs --json sb_... | jq -r '.[].stderr'\n"
 		    "  brig logs --console sb_...\n",

@@ -9,31 +9,35 @@
 #include "term.h"
 
 const struct cmd commands[] = {
-	{ "run", cmd_run, "run a command in a new sandbox, then delete it" },
-	{ "create", cmd_create, "create a sandbox and print its id" },
-	{ "exec", cmd_exec, "run a command in a sandbox" },
-	{ "ps", cmd_ps, "list sandboxes" },
-	{ "rm", cmd_rm, "delete sandboxes" },
-	{ "cp", cmd_cp, "copy a file into or out of a sandbox" },
-	{ "logs", cmd_logs, "show past runs, or a sandbox's boot log" },
-	{ "status", cmd_status, "show one sandbox as JSON" },
-	{ "inspect", cmd_status, "the same as status" },
-	{ "host", cmd_host, "start, stop or look at the host VM" },
-	{ "doctor", cmd_doctor, "say what this machine can do" },
-	{ "completion", cmd_completion, "print shell completions" },
-	{ "version", cmd_version, "print the version" },
-	{ "help", cmd_help, "explain a command" },
-	{ NULL, NULL, NULL },
+	{ "run", cmd_run, "run a command in a new sandbox, then delete it",
+	  NULL },
+	{ "create", cmd_create, "create sandboxes and print their ids", NULL },
+	{ "exec", cmd_exec, "run a command in a sandbox", NULL },
+	{ "ps", cmd_ps, "list sandboxes", NULL },
+	{ "rm", cmd_rm, "delete sandboxes", NULL },
+	{ "cp", cmd_cp, "copy a file into or out of a sandbox", NULL },
+	{ "clone", cmd_clone, "copy a running sandbox with all that runs in it",
+	  NULL },
+	{ "snapshot", cmd_snapshot, "keep sandboxes as they are now",
+	  snapshot_words },
+	{ "restore", cmd_restore, "create a sandbox from a snapshot", NULL },
+	{ "rollback", cmd_rollback, "put a sandbox back to a snapshot", NULL },
+	{ "pause", cmd_pause, "stop a sandbox, keep its memory on disk", NULL },
+	{ "resume", cmd_resume, "let a paused sandbox go on", NULL },
+	{ "reset", cmd_reset, "put a sandbox back to what it was made from",
+	  NULL },
+	{ "template", cmd_template, "keep what new sandboxes start from",
+	  template_words },
+	{ "logs", cmd_logs, "show past runs, or a sandbox's boot log", NULL },
+	{ "status", cmd_status, "show one sandbox as JSON", NULL },
+	{ "inspect", cmd_status, "the same as status", NULL },
+	{ "host", cmd_host, "start, stop or look at the host VM", NULL },
+	{ "doctor", cmd_doctor, "say what this machine can do", NULL },
+	{ "completion", cmd_completion, "print shell completions", NULL },
+	{ "version", cmd_version, "print the version", NULL },
+	{ "help", cmd_help, "explain a command", NULL },
+	{ NULL, NULL, NULL, NULL },
 };
-
-const struct cmd *cmd_find(const char *name)
-{
-	for (const struct cmd *c = commands; c->name != NULL; c++) {
-		if (strcmp(c->name, name) == 0)
-			return c;
-	}
-	return NULL;
-}
 
 /* A caller may have closed 0, 1 or 2; a socket must not take their place. */
 static int open_standard_fds(void)
@@ -61,7 +65,7 @@ int main(int argc, char **argv)
 		argv[1] = help;
 	if (strcmp(argv[1], "--version") == 0)
 		argv[1] = version;
-	const struct cmd *c = cmd_find(argv[1]);
+	const struct cmd *c = cmd_find(commands, argv[1]);
 	if (c == NULL) {
 		complain("no command '%s'; `brig help` lists them", argv[1]);
 		return CMD_USAGE;

@@ -23,6 +23,8 @@
 #define CPUS_MAX 1024u
 #define DURATION_DAYS_MAX 366u
 
+#define LINE_MAX_COLUMNS 79u
+
 /* --- values ---------------------------------------------------------------- */
 
 int opt_read_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
@@ -166,15 +168,37 @@ static void print_opt(const struct opt *o)
 	(void)printf("  %-22s %s\n", left, o->help);
 }
 
+/* Lines as long as a terminal is wide. */
+static void print_text(const char *text)
+{
+	size_t column = 0;
+
+	while (*text != '\0') {
+		size_t n = strcspn(text, " ");
+		bool fits = column + 1 + n <= LINE_MAX_COLUMNS;
+		if (column > 0)
+			(void)putchar(fits ? ' ' : '\n');
+		(void)printf("%.*s", (int)n, text);
+		column = n + (column > 0 && fits ? column + 1 : 0);
+		text += n + strspn(text + n, " ");
+	}
+	(void)putchar('\n');
+}
+
 static void print_help(const struct usage *u, const struct opt *opts, size_t n)
 {
 	static const struct opt help = { .name = "help",
 					 .letter = 'h',
 					 .help = "print this text" };
 
-	(void)printf("usage: brig %s [OPTION]...%s%s\n\n%s\n\nOptions:\n",
-		     u->name, *u->operands != '\0' ? " " : "", u->operands,
-		     u->about);
+	(void)printf("usage: brig %s [OPTION]...%s%s\n\n", u->name,
+		     *u->operands != '\0' ? " " : "", u->operands);
+	print_text(u->about);
+	if (u->words != NULL) {
+		(void)printf("\nCommands:\n");
+		cmd_print(u->words);
+	}
+	(void)printf("\nOptions:\n");
 	for (size_t i = 0; i < n; i++)
 		print_opt(&opts[i]);
 	print_opt(&help);
@@ -187,10 +211,11 @@ static int value_of(const struct opt *opts, size_t i)
 }
 
 /* Fills what getopt_long wants to see. */
-static void build_tables(const struct opt *opts, size_t n, struct option *longs,
-			 char *shorts)
+static void build_tables(const struct usage *u, const struct opt *opts,
+			 size_t n, struct option *longs, char *shorts)
 {
-	*shorts++ = '+'; /* stop at the first operand */
+	if (u->passes_on)
+		*shorts++ = '+'; /* stop at the first operand */
 	*shorts++ = ':'; /* tell a missing value from an unknown option */
 	*shorts++ = 'h';
 	*longs++ = (struct option){ "help", no_argument, NULL, HELP_VALUE };
@@ -238,7 +263,7 @@ int opt_parse(const struct usage *u, const struct opt *opts, size_t n, int argc,
 	int got;
 
 	ASSERT(n <= OPT_TABLE_MAX);
-	build_tables(opts, n, longs, shorts);
+	build_tables(u, opts, n, longs, shorts);
 	opterr = 0;
 	optind = 0; /* start anew: `brig help CMD` parses twice */
 	while ((got = getopt_long(argc, argv, shorts, longs, NULL)) != -1) {
@@ -277,4 +302,18 @@ int opt_wrong(const struct usage *u, const char *fmt, ...)
 	va_end(ap);
 	complain("%s: %s (`brig help %s` explains)", u->name, text, u->name);
 	return CMD_USAGE;
+}
+
+int opt_run_word(const struct usage *u, int argc, char **argv)
+{
+	int at = opt_parse(u, NULL, 0, argc, argv);
+
+	if (at < 0)
+		return opt_exit(at);
+	if (at == argc)
+		return opt_wrong(u, "which command?");
+	const struct cmd *c = cmd_find(u->words, argv[at]);
+	if (c == NULL)
+		return opt_wrong(u, "no command '%s'", argv[at]);
+	return c->run(argc - at, argv + at);
 }

@@ -1,16 +1,19 @@
 /* opt.h - options of a command: one table that parses and explains them.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Options end at the first operand, so that those of a guest's command stay
- * its own; `--` may separate them. --help is in every table.
+ * Options may stand anywhere before `--`, but for commands that pass the rest
+ * on: there they end at the first operand. --help is in every table.
  */
 #ifndef BRIG_CLI_OPT_H
 #define BRIG_CLI_OPT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "cc.h"
+
+struct cmd;
 
 #define OPT_TABLE_MAX 16
 
@@ -35,10 +38,12 @@ struct opt {
 };
 
 struct usage {
-	const char *name;     /* the command */
-	const char *operands; /* after [OPTION]...; "" for none */
-	const char *about;    /* lines of text */
-	const char *examples; /* lines, each with its newline */
+	const char *name;        /* the command */
+	const char *operands;    /* after [OPTION]...; "" for none */
+	const char *about;       /* a paragraph, in one line */
+	const char *examples;    /* lines, each with its newline */
+	const struct cmd *words; /* --help lists them; NULL: none */
+	bool passes_on; /* what follows the first operand is not for us */
 };
 
 enum opt_result {
@@ -46,7 +51,8 @@ enum opt_result {
 	OPT_WRONG = -2,  /* what is wrong was printed to stderr */
 };
 
-/* Returns the index of the first operand, or enum opt_result. */
+/* Returns the index of the first operand, or enum opt_result. Operands are
+ * moved to the end of argv. */
 must_check int opt_parse(const struct usage *u, const struct opt *opts,
 			 size_t n, int argc, char **argv);
 
@@ -55,6 +61,9 @@ int opt_exit(int result);
 
 /* Says what is wrong with the operands; returns the exit code. */
 printf_like(2, 3) int opt_wrong(const struct usage *u, const char *fmt, ...);
+
+/* Runs the word of u->words that is the first operand; u->passes_on is set. */
+must_check int opt_run_word(const struct usage *u, int argc, char **argv);
 
 /* --- values, also for tests: 0 or -EINVAL --- */
 

@@ -5,10 +5,11 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "listing.h"
 #include "opt.h"
 #include "ref.h"
 #include "sandbox.h"
-#include "when.h"
+#include "wire/limits.h"
 
 #define PAGE_SIZE 100u
 /* Enough for every sandbox that a host can have, several times over. */
@@ -51,78 +52,21 @@ static int fetch_all(json_t *all)
 	return code;
 }
 
-/* What is not there or of the wrong kind becomes "-". */
-static int add_number(struct table *t, const json_t *n, double scale,
-		      const char *unit)
-{
-	char text[48];
+static const struct column ps_columns[] = {
+	{ "ID", "id", CELL_TEXT, 0, "" },
+	{ "NAME", "name", CELL_TEXT, 0, "" },
+	{ "STATUS", "status", CELL_TEXT, 0, "" },
+	{ "CPU", "cpu", CELL_NUMBER, 0.25, "" },
+	{ "MEMORY", "memory", CELL_NUMBER, 1, " MiB" },
+	{ "DISK", "disk_size", CELL_NUMBER, 1, " GiB" },
+	{ "CREATED", "created_at", CELL_AGE, 0, "" },
+};
 
-	(void)snprintf(text, sizeof(text), "%.4g%s",
-		       json_number_value(n) * scale, unit);
-	return table_add(t, json_is_number(n) ? text : NULL);
-}
-
-static int add_age(struct table *t, const char *created)
-{
-	char age[WHEN_AGE_BYTES];
-	char text[WHEN_AGE_BYTES + 8];
-	int64_t ms;
-
-	if (created == NULL || when_read(created, &ms) < 0)
-		return table_add(t, created);
-	when_age(when_now_ms() - ms, age);
-	(void)snprintf(text, sizeof(text), "%s ago", age);
-	return table_add(t, text);
-}
-
-static int add_sandbox(struct table *t, const json_t *s)
-{
-	static const char *const texts[] = { "id", "name", "status" };
-	int r = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(texts) && r == 0; i++)
-		r = table_add(t,
-			      json_string_value(json_object_get(s, texts[i])));
-	if (r == 0)
-		r = add_number(t, json_object_get(s, "cpu"), 0.25, "");
-	if (r == 0)
-		r = add_number(t, json_object_get(s, "memory"), 1, " MiB");
-	if (r == 0)
-		r = add_number(t, json_object_get(s, "disk_size"), 1, " GiB");
-	if (r == 0)
-		r = add_age(
-			t, json_string_value(json_object_get(s, "created_at")));
-	return r;
-}
-
-static int print_list(const json_t *all)
-{
-	static const char *const header[] = { "ID",     "NAME", "STATUS", "CPU",
-					      "MEMORY", "DISK", "CREATED" };
-	struct table t cleanup_table = TABLE_INIT(ARRAY_LEN(header));
-	int r = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(header) && r == 0; i++)
-		r = table_add(&t, header[i]);
-	for (size_t i = 0; i < json_array_size(all) && r == 0; i++)
-		r = add_sandbox(&t, json_array_get(all, i));
-	if (r < 0) {
-		complain("out of memory");
-		return CMD_FAILED;
-	}
-	table_print(&t);
-	return CMD_OK;
-}
-
-static void print_ids(const json_t *all)
-{
-	for (size_t i = 0; i < json_array_size(all); i++) {
-		const char *id = json_string_value(
-			json_object_get(json_array_get(all, i), "id"));
-		if (id != NULL && ref_is_id(id))
-			(void)printf("%s\n", id);
-	}
-}
+static const struct listing ps_list = {
+	.id_key = "id",
+	.columns = ps_columns,
+	.count = ARRAY_LEN(ps_columns),
+};
 
 static const struct usage ps_usage = {
 	.name = "ps",
@@ -150,12 +94,8 @@ int cmd_ps(int argc, char **argv)
 		return opt_wrong(&ps_usage, "'%s' is too much", argv[at]);
 	json_t *all = json_array();
 	int code = fetch_all(all);
-	if (code == CMD_OK && json)
-		code = term_print_json(all) < 0 ? CMD_FAILED : CMD_OK;
-	else if (code == CMD_OK && quiet)
-		print_ids(all);
-	else if (code == CMD_OK)
-		code = print_list(all);
+	if (code == CMD_OK)
+		code = listing_print(&ps_list, all, quiet, json);
 	json_decref(all);
 	return code;
 }

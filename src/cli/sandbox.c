@@ -1,16 +1,14 @@
-/* sandbox.c - creating and deleting sandboxes, for the commands that do.
+/* sandbox.c - requests that commands have in common, and the first steps.
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "cmd.h"
 #include "ref.h"
 #include "sandbox.h"
 #include "stop.h"
 
-#define CREATE_TIMEOUT_S 600u
 #define DELETE_TIMEOUT_S 30u
 #define FETCH_TIMEOUT_S 60u
 #define PATH_BYTES 256
@@ -30,8 +28,7 @@ int sandbox_open_api(struct api *a)
 	return CMD_OK;
 }
 
-/* Complains, unless the user's own signal was the reason. */
-static int fail(const char *what, const struct api_call *c, int r)
+int sandbox_fail(const char *what, const struct api_call *c, int r)
 {
 	if (r == -EINTR && stop_signal() != 0)
 		return CMD_SIGNAL + stop_signal();
@@ -39,98 +36,27 @@ static int fail(const char *what, const struct api_call *c, int r)
 	return CMD_FAILED;
 }
 
-static json_t *create_body(const struct sandbox_spec *s)
+int sandbox_ask(struct api *a, const struct request *rq, json_t **ret)
 {
-	json_t *body = json_pack("{s:s*, s:s*, s:O*, s:b}", "image", s->image,
-				 "name", s->name, "env_vars", s->env,
-				 "wait_for_ready", !s->no_wait);
-	json_t *resources = json_object();
-	int r = 0;
-
-	if (s->cpu_quarters > 0)
-		r |= json_object_set_new(
-			resources, "cpus",
-			json_integer((json_int_t)s->cpu_quarters));
-	if (s->memory_mib > 0)
-		r |= json_object_set_new(
-			resources, "memory",
-			json_integer((json_int_t)s->memory_mib));
-	if (s->disk_gb > 0)
-		r |= json_object_set_new(resources, "storage",
-					 json_integer((json_int_t)s->disk_gb));
-	if (r < 0 || json_object_set_new(body, "resources", resources) < 0) {
-		json_decref(body);
-		return NULL;
-	}
-	return body;
-}
-
-/* Takes the reply apart; the id in it is a new reference's. */
-static int read_created(struct api *a, struct api_call *c, json_t **ret)
-{
-	json_t *reply = api_reply_json(c);
-	const char *id = json_string_value(json_object_get(reply, "id"));
-
-	if (id == NULL || !ref_is_id(id)) {
-		complain("creating a sandbox: brigd sent no id");
-		json_decref(reply);
-		return CMD_FAILED;
-	}
-	if (stop_signal() != 0) {
-		int r = sandbox_delete(a, id);
-		json_decref(reply);
-		return r != CMD_OK ? r : CMD_SIGNAL + stop_signal();
-	}
-	*ret = reply;
-	return CMD_OK;
-}
-
-int sandbox_create(struct api *a, const struct sandbox_spec *spec, json_t **ret)
-{
-	json_t *body = create_body(spec);
-	/* a signal does not cut it: without the reply nobody knows what to
-	 * delete */
-	struct api_call c = { .method = "POST",
-			      .path = "/v1/sandboxes/create",
-			      .body = body,
+	struct api_call c = { .method = rq->method,
+			      .path = rq->path,
+			      .body = rq->body,
 			      .source_fd = -1,
-			      .label = "creating sandbox",
-			      .timeout_s = CREATE_TIMEOUT_S,
-			      .finish = true };
-	int code;
+			      .label = rq->label,
+			      .timeout_s = rq->timeout_s,
+			      .finish = rq->finish };
+	int r = api_perform(a, &c);
+	int code = r == 0 ? CMD_OK : sandbox_fail(rq->what, &c, r);
 
-	if (body == NULL) {
-		complain("out of memory");
-		return CMD_FAILED;
+	if (r == -EINTR && rq->left != NULL)
+		complain("%s", rq->left);
+	if (code == CMD_OK) {
+		*ret = c.reply.len > 0 ? api_reply_json(&c) : json_null();
+		if (*ret == NULL) {
+			complain("%s: %s", rq->what, c.message);
+			code = CMD_FAILED;
+		}
 	}
-	int r = api_perform(a, &c);
-	if (r == 0)
-		code = read_created(a, &c, ret);
-	else
-		code = fail("creating a sandbox", &c, r);
-	if (r == -EINTR)
-		complain("a sandbox may be left: see `brig ps`");
-	api_end(&c);
-	json_decref(body);
-	return code;
-}
-
-int sandbox_delete(struct api *a, const char *id)
-{
-	char path[PATH_BYTES];
-	char what[PATH_BYTES];
-	struct api_call c = { .method = "DELETE",
-			      .path = path,
-			      .source_fd = -1,
-			      .label = "deleting sandbox",
-			      .timeout_s = DELETE_TIMEOUT_S };
-
-	(void)snprintf(path, sizeof(path), "/v1/sandboxes/%s/delete", id);
-	(void)snprintf(what, sizeof(what), "deleting %s", id);
-	int r = api_perform(a, &c);
-	int code = r == 0 ? CMD_OK : fail(what, &c, r);
-	if (r == -EINTR)
-		complain("%s may be left: `brig rm %s`", id, id);
 	api_end(&c);
 	return code;
 }
@@ -138,22 +64,46 @@ int sandbox_delete(struct api *a, const char *id)
 int sandbox_fetch(struct api *a, const char *method, const char *path,
 		  const char *what, json_t **ret)
 {
-	struct api_call c = { .method = method,
-			      .path = path,
-			      .source_fd = -1,
-			      .timeout_s = FETCH_TIMEOUT_S };
-	int code = CMD_FAILED;
-	int r = api_perform(a, &c);
+	const struct request rq = { .method = method,
+				    .path = path,
+				    .what = what,
+				    .timeout_s = FETCH_TIMEOUT_S };
 
-	if (r < 0) {
-		code = fail(what, &c, r);
-	} else {
-		*ret = api_reply_json(&c);
-		if (*ret != NULL)
-			code = CMD_OK;
-		else
-			complain("%s: %s", what, c.message);
-	}
-	api_end(&c);
+	return sandbox_ask(a, &rq, ret);
+}
+
+int sandbox_delete(struct api *a, const char *id)
+{
+	char path[PATH_BYTES];
+	char what[PATH_BYTES];
+	char left[PATH_BYTES];
+	json_t *reply = NULL;
+	const struct request rq = { .method = "DELETE",
+				    .path = path,
+				    .what = what,
+				    .label = "deleting sandbox",
+				    .left = left,
+				    .timeout_s = DELETE_TIMEOUT_S };
+
+	(void)snprintf(path, sizeof(path), "/v1/sandboxes/%s/delete", id);
+	(void)snprintf(what, sizeof(what), "deleting %s", id);
+	(void)snprintf(left, sizeof(left), "%s may be left: `brig rm %s`", id,
+		       id);
+	int code = sandbox_ask(a, &rq, &reply);
+	json_decref(reply);
 	return code;
+}
+
+int sandbox_print(const json_t *reply, const char *key, bool json)
+{
+	const char *id = json_string_value(json_object_get(reply, key));
+
+	if (json)
+		return term_print_json(reply) < 0 ? CMD_FAILED : CMD_OK;
+	if (id == NULL || !ref_is_id(id)) {
+		complain("brigd sent no %s", key);
+		return CMD_FAILED;
+	}
+	(void)printf("%s\n", id);
+	return CMD_OK;
 }

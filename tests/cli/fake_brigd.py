@@ -48,6 +48,12 @@ class Fake:
         self.console = b""
         self.kvm = "hardware"
         self.made = 0
+        self.fail_creates = 0  # of several that are asked for at once
+        self.snapshots = {}
+        self.needed = set()  # snapshots whose end is deferred
+        self.templates = {}
+        self.export = b""
+        self.export_pause = 0.0  # in the middle of it
 
     def make(self, **fields):
         self.made += 1
@@ -56,6 +62,18 @@ class Fake:
             "id": sid, "name": "calm-otter-%d" % self.made, "cpu": 4,
             "memory": 512, "disk_size": 10, "status": "running",
             "created_at": CREATED, **fields}
+        return sid
+
+    def snap(self, **fields):
+        sid = "snap_%024d" % (len(self.snapshots) + 1)
+        self.snapshots[sid] = {
+            "id": sid, "name": "still-lake", "status": "ready",
+            "kind": "memory", "consistency": "application",
+            "created_at": CREATED, "source_sandbox_id": "sb_1",
+            "source_sandbox_name": "calm-otter", "image": "default",
+            "vcpus": 1, "memory_mib": 512, "disk_gib": 10, "parent": None,
+            "own_bytes": 5 << 20, "shared_bytes": 3 << 30, "pause_us": 900,
+            **fields}
         return sid
 
     def paths(self, method):
@@ -152,6 +170,13 @@ def cmd_flood(send, run):
     except OSError:
         run.cut.set()
         raise
+
+
+def cmd_code(send, run):
+    """Code is an exit code, or else said."""
+    code = run.request["code"]
+    send.out((run.request["language"] + ": " + code).encode())
+    return result(exit_code=int(code) if code.isdigit() else 0)
 
 
 def cmd_fail(_send, run):
@@ -288,6 +313,8 @@ class Handler(BaseHTTPRequestHandler):
                 "kind": f.kvm, "iterations_per_s": 1}, "sandboxes": 0})
         if key == ("POST", "v1", "sandboxes", "create"):
             return self.create(json.loads(body or b"{}"))
+        if key == ("POST", "v2", "sandboxes"):
+            return self.create_own(json.loads(body))
         if key == ("GET", "v1", "sandboxes", "list"):
             return self.list()
         if key == ("DELETE", "v1", "sandboxes", "delete-all"):
@@ -300,6 +327,8 @@ class Handler(BaseHTTPRequestHandler):
                 "errors": [{"id": i, "error": "busy"} for i in stuck]})
         if key == ("GET", "v1", "sandboxes", "logs"):
             return self.reply(200, {"logs": f.logs, "total": len(f.logs)})
+        if parts[1] in ("snapshots", "templates"):
+            return getattr(self, parts[1])(key, parts, body)
         if len(parts) == 3 and parts[0] == "v2":
             return self.reply(200, {**self.sandbox(parts[2]), "reason": None})
         return self.of_sandbox(parts[2], parts[3:], body)
@@ -313,8 +342,16 @@ class Handler(BaseHTTPRequestHandler):
             del f.sandboxes[sid]
             f.deleted.append(sid)
             return self.reply(200, {"id": sid, "message": "deleted"})
-        if rest == ["runs"]:
+        if rest in (["runs"], ["code"]):
             return self.run(sid, sandbox, json.loads(body))
+        if rest == ["clone"]:
+            return self.several(json.loads(body), origin="clone")
+        if rest == ["snapshots"]:
+            time.sleep(f.create_delay)
+            name = json.loads(body).get("name", "still-lake")
+            return self.reply(200, f.snapshots[f.snap(name=name)])
+        if rest[0] in ("pause", "resume", "reset", "rollback"):
+            return self.move(sandbox, rest[0], body)
         if rest == ["upload"]:
             return self.upload(body)
         if rest == ["download"]:
@@ -332,6 +369,38 @@ class Handler(BaseHTTPRequestHandler):
         sid = self.fake.make(name=wanted.get("name", "calm-otter-1"))
         self.reply(200, {**self.fake.sandboxes[sid], "storage": 10})
 
+    def create_own(self, wanted):
+        time.sleep(self.fake.create_delay)
+        if wanted.get("template", "numpy") != "numpy":
+            raise Refused(404, "not_found", "no template of this name")
+        if "count" in wanted:
+            return self.several(wanted)
+        sid = self.fake.make(origin="template")
+        return self.reply(200, self.fake.sandboxes[sid])
+
+    def several(self, wanted, **fields):
+        count = wanted["count"] - self.fake.fail_creates
+        ids = [self.fake.make(**fields) for _ in range(count)]
+        time.sleep(self.fake.create_delay)
+        self.reply(200, {
+            "sandboxes": [self.fake.sandboxes[i] for i in ids],
+            "errors": [{"error": {"code": "out_of_memory",
+                                  "message": "no room \x1b[31m"}}]
+            * self.fake.fail_creates})
+
+    def move(self, sandbox, what, body):
+        if what == "rollback":
+            wanted = json.loads(body)["snapshot"]
+            if wanted not in self.fake.snapshots:
+                raise Refused(404, "not_found", "no snapshot " + wanted)
+            sandbox["snapshot"] = wanted
+        elif body:
+            raise Refused(422, "invalid_field", "a body where none may be")
+        if what == "resume" and sandbox["status"] != "paused":
+            raise Refused(422, "sandbox_not_paused", "it is running")
+        sandbox["status"] = "paused" if what == "pause" else "running"
+        self.reply(200, sandbox)
+
     def list(self):
         size = int(self.query["page_size"])
         page = int(self.query["page"])
@@ -341,6 +410,51 @@ class Handler(BaseHTTPRequestHandler):
             "pagination": {"page": page, "page_size": size,
                            "total_items": len(every),
                            "total_pages": -(-len(every) // size)}})
+
+    # --- snapshots and templates ---
+
+    def snapshots(self, key, parts, body):
+        f = self.fake
+        if key == ("GET", "v2", "snapshots"):
+            return self.reply(200, {"snapshots": list(f.snapshots.values())})
+        if key == ("POST", "v2", "snapshots", "import"):
+            if body != f.export:
+                raise Refused(422, "damaged", "a checksum is wrong")
+            return self.reply(200, f.snapshots[f.snap()])
+        if parts[2] not in f.snapshots:
+            raise Refused(404, "not_found", "no snapshot " + parts[2])
+        if self.command == "DELETE":
+            name = f.snapshots.pop(parts[2])["name"]
+            return self.reply(200, {
+                "message": "deleted", "name": name,
+                "deferred": parts[2] in f.needed})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(f.export)))
+        self.end_headers()
+        half = len(f.export) // 2
+        self.wfile.write(f.export[:half])
+        time.sleep(f.export_pause)
+        self.wfile.write(f.export[half:])
+
+    def templates(self, key, parts, body):
+        f = self.fake
+        if key == ("GET", "v2", "templates"):
+            return self.reply(200, {"templates": list(f.templates.values())})
+        if key == ("POST", "v2", "templates"):
+            time.sleep(f.create_delay)
+            wanted = json.loads(body)
+            if wanted.get("warm") == "false":
+                raise Refused(422, "warm_up_failed", "it exited with 1")
+            made = {"image": "default", "vcpus": 1, "memory_mib": 512,
+                    "disk_gib": 10, "status": "ready",
+                    "resident_bytes": 300 << 20, "created_at": CREATED,
+                    "snapshot_id": "snap_9", **wanted}
+            f.templates[wanted["name"]] = made
+            return self.reply(200, made)
+        if f.templates.pop(parts[2], None) is None:
+            raise Refused(404, "not_found", "no template " + parts[2])
+        self.send_response(204)
+        self.end_headers()
 
     # --- runs ---
 
@@ -359,7 +473,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         send = Send(self)
         send.event({"event": "started", "id": rid, "pid": 42})
-        last = COMMANDS[request["argv"][0]](send, run)
+        name = "code" if "code" in request else request["argv"][0]
+        last = COMMANDS[name](send, run)
         if last is None:
             self.close_connection = True
             self.wfile.write(b"0\r\n\r\n")

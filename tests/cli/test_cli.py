@@ -1,8 +1,6 @@
 """test_cli.py - the command line against a server that only speaks the API.
 
 SPDX-License-Identifier: Apache-2.0
-
-BRIG_BIN names the program to test (build/gcc/bin/brig).
 """
 import base64
 import calendar
@@ -11,7 +9,6 @@ import os
 import pathlib
 import pty
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -19,51 +16,10 @@ import time
 
 import pytest
 
+from driver import BRIG, ROOT, brig, environment, on_terminal, start, wait_until
 from fake_brigd import KEY, Server
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BRIG = os.environ.get("BRIG_BIN", str(ROOT / "build/gcc/bin/brig"))
 MAN = ROOT / "docs/man/brig.1"
-
-
-@pytest.fixture
-def fake():
-    with Server() as f:
-        yield f
-
-
-def environment(fake=None, **more):
-    env = {"PATH": os.environ["PATH"], "BRIG_API_KEY": KEY, "TERM": "xterm"}
-    if fake is not None:
-        env["BRIG_BASE_URL"] = fake.url
-    env.update(more)
-    return {k: v for k, v in env.items() if v is not None}
-
-
-def start(fake, *args, env=None, **kwargs):
-    kwargs.setdefault("stdin", subprocess.DEVNULL)
-    kwargs.setdefault("stdout", subprocess.PIPE)
-    kwargs.setdefault("stderr", subprocess.PIPE)
-    return subprocess.Popen([BRIG, *args], env=environment(
-        fake, **(env or {})), **kwargs)
-
-
-def brig(fake, *args, input=None, env=None, **kwargs):
-    if input is not None:
-        kwargs["stdin"] = subprocess.PIPE
-    p = start(fake, *args, env=env, **kwargs)
-    out, err = p.communicate(input, timeout=30)
-    p.out, p.err = out, err
-    # whatever happens, the key is nobody's business
-    assert KEY.encode() not in (out or b"") + (err or b"")
-    return p
-
-
-def wait_until(what, seconds=10):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 # --- run: output, exit codes ------------------------------------------------
@@ -548,24 +504,6 @@ def test_logs_console(fake):
 # --- terminals ---------------------------------------------------------------------
 
 
-def on_terminal(fake, *args, env=None):
-    """Runs brig with stdout and stderr on a terminal; (code, what it shows)."""
-    master, slave = pty.openpty()
-    p = start(fake, *args, stdout=slave, stderr=slave, env=env)
-    os.close(slave)
-    shown = b""
-    while True:
-        if not select.select([master], [], [], 20)[0]:
-            break
-        try:
-            data = os.read(master, 65536)
-        except OSError:
-            break
-        shown += data
-    os.close(master)
-    return p.wait(10), shown
-
-
 def test_terminal_shows_progress(fake):
     fake.create_delay = 1.6
     code, shown = on_terminal(fake, "create")
@@ -748,14 +686,24 @@ def test_doctor_with_a_probe_that_hangs_up(fake, libexec, tmp_path):
 # --- help, manual, completion ---------------------------------------------------------------
 
 
+def words(*command):
+    """The commands of brig, or of one of its commands."""
+    out = brig(None, "help", *command).out.decode()
+    part = re.search(r"^Commands:\n((?:  .*\n)+)", out, re.M)
+    return re.findall(r"^  ([a-z]+) +\S", part[1], re.M) if part else []
+
+
 def commands():
-    out = brig(None, "help").out.decode()
-    return re.findall(r"^  ([a-z]+) +\S", out.split("Environment")[0], re.M)
+    """All, those of two words with both: [("run",), ("snapshot", "ls")]."""
+    every = []
+    for name in words():
+        every += [(name, word) for word in words(name)] or [(name,)]
+    return every
 
 
 def help_options(command):
     """{option: placeholder or ''} of --help."""
-    text = brig(None, command, "--help").out.decode()
+    text = brig(None, *command, "--help").out.decode()
     found = {}
     for line in text.split("Options:")[1].split("Examples:")[0].splitlines():
         m = re.match(r"  (?:(-\w),?)? *(?:(--[a-z-]+))?(?: ([A-Z]\S*))?  ",
@@ -770,9 +718,9 @@ def man_options():
     """{command: options} from the sections of brig.1."""
     found, command = {}, None
     for line in MAN.read_text().splitlines():
-        m = re.match(r"\.Ss brig (\w+)", line)
+        m = re.match(r"\.Ss brig ((?:[a-z]+ ?)+)\b", line)
         if m:
-            command = m[1]
+            command = tuple(m[1].split())
             found[command] = set()
         elif line.startswith(".Sh"):
             command = None
@@ -783,14 +731,15 @@ def man_options():
 
 
 def test_help_is_the_same_both_ways():
-    for name in commands():
-        a = brig(None, "help", name)
-        b = brig(None, name, "--help")
-        c = brig(None, name, "-h")
+    for name in commands() + [("snapshot",), ("template",)]:
+        a = brig(None, "help", *name)
+        b = brig(None, *name, "--help")
+        c = brig(None, *name, "-h")
         assert a.returncode == 0 and a.err == b""
         assert a.out == b.out == c.out and b"Examples:\n  " in a.out
-        shown = "status" if name == "inspect" else name
-        assert b"usage: brig " + shown.encode() in a.out
+        shown = "status" if name == ("inspect",) else " ".join(name)
+        assert b"usage: brig " + shown.encode() + b" [OPTION]" in a.out
+        assert max(map(len, a.out.splitlines())) <= 80, name
     assert brig(None, "--help").out == brig(None, "help").out
     assert brig(None, "--version").out == brig(None, "version").out
     assert re.match(rb"brig \d+\.\d+\.\d+\n", brig(None, "version").out)
@@ -798,18 +747,18 @@ def test_help_is_the_same_both_ways():
 
 def test_man_page_and_help_have_the_same_options():
     manual = man_options()
-    assert set(manual) == set(commands()) - {"inspect"}
+    assert set(manual) == set(commands()) - {("inspect",)}
     for name, options in manual.items():
         assert options == set(help_options(name)) - {"-h", "--help"}, name
 
 
 def test_options_of_the_man_page_parse():
-    values = {"CPUS": "0.5", "MIB": "512", "GB": "10", "NAME=VALUE": "A=b",
-              "TIME": "1.5s", "N": "5"}
+    values = {"CPUS": "0.5", "MIB": "512", "GB": "10", "GIB": "10",
+              "NAME=VALUE": "A=b", "TIME": "1.5s", "N": "5"}
     for name in commands():
         for option, value in help_options(name).items():
             args = [option] + ([values.get(value, "text")] if value else [])
-            p = brig(None, name, *args, "--help")
+            p = brig(None, *name, *args, "--help")
             assert p.returncode == 0 and p.err == b"", (name, option)
 
 
@@ -847,14 +796,27 @@ def complete(fake, *words):
 
 
 def test_completion(fake):
-    sid = fake.make()
-    assert complete(fake, "brig", "") == commands()
+    sid, snap = fake.make(), fake.snap()
+    fake.templates["numpy"] = {"name": "numpy"}
+    assert complete(fake, "brig", "") == words()
     assert complete(fake, "brig", "he") == ["help"]
     assert "--memory" in complete(fake, "brig", "run", "--m")
     assert set(complete(fake, "brig", "run", "--")) == {
-        o for o in help_options("run") if o.startswith("--")}
+        o for o in help_options(("run",)) if o.startswith("--")}
     assert complete(fake, "brig", "rm", "sb") == [sid]
     assert complete(fake, "brig", "exec", "") == [sid]
     assert complete(fake, "brig", "cp", "sb") == [sid + ":"]
     assert complete(fake, "brig", "host", "st") == ["start", "stop",
                                                     "status"]
+    assert complete(fake, "brig", "snapshot", "") == words("snapshot")
+    assert complete(fake, "brig", "help", "template", "c") == ["create"]
+    assert complete(fake, "brig", "snapshot", "create", "--q") == ["--quick"]
+    assert complete(fake, "brig", "create", "--template", "n") == ["numpy"]
+    assert complete(fake, "brig", "run", "--snapshot", "") == [snap]
+    for args, got in (
+            ("clone", sid), ("pause", sid), ("resume", sid), ("reset", sid),
+            ("rollback", sid), ("rollback " + sid, snap), ("restore", snap),
+            ("snapshot create", sid), ("snapshot rm", snap),
+            ("snapshot export", snap), ("template rm", "numpy")):
+        assert complete(fake, "brig", *args.split(), "") == [got], args
+    assert complete(fake, "brig", "snapshot", "export", snap, "") == []
