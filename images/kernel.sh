@@ -9,7 +9,6 @@
 #                      guest ever runs a decompressor
 #   modules/           what brig-init loads, in the order of modules/list
 #   modules-full/      the whole module tree, for the host VM
-#   host/vmlinuz       the bzImage, for QEMU
 #   kernel.version     the package's version
 #
 # Does nothing when that version is there already.
@@ -31,7 +30,7 @@ guest_modules=(
 )
 
 out=${1:-build/images}
-mkdir -p "$out/host"
+mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 meta=linux-image-cloud-amd64
@@ -75,6 +74,5 @@ rm -rf "$out/modules" "$out/modules-full"
 mv "$work/modules" "$out/modules"
 mv "$work/root/lib/modules" "$out/modules-full"
 mv "$work/vmlinux" "$out/vmlinux"
-mv "$bzimage" "$out/host/vmlinuz"
 echo "$stamp" >"$out/kernel.version"
 echo "  built $out/vmlinux ($version)"

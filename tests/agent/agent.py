@@ -5,6 +5,7 @@ SPDX-License-Identifier: Apache-2.0
 
 import os
 import pathlib
+import signal
 import socket
 import struct
 import subprocess
@@ -145,6 +146,12 @@ def exec_payload(argv, shell=False, stdin=False, env=(), cwd="", user="",
                  for s in strings)
 
 
+def heed_signals():
+    """Who starts us in the background may have them ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
 class Agent:
     """A brig-init process, its socket and its cgroup."""
 
@@ -159,6 +166,7 @@ class Agent:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 command,
+                preexec_fn=heed_signals,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(self._listens)
 

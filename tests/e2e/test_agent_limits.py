@@ -22,7 +22,8 @@ from support import ROOT, inside, inside_command, pid_inside
 TESTS = "tests/agent/test_limits.py"
 AGENT = "build/test/bin/brig-init"
 # pytest and what it imports; not every version needs the last two.
-MODULES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "attr", "py")
+MODULES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "attr",
+           "py")
 
 # A mount namespace of its own: nothing is left behind, however it ends.
 RUN = r"""
