@@ -72,8 +72,8 @@ class CreateOptions(TypedDict, total=False):
 class Receipt:
     """What was made this sandbox's own before anything ran in it.
 
-    `clock_error_ms` is how far its clock was off; `hooks_failed` counts hooks
-    of the image; `steps_us` says how long each step took, and `total`.
+    `clock_error_ms` is the most that its clock is off; `hooks_failed` counts
+    hooks of the image; `steps_us` says how long each step took, and `total`.
     """
 
     entropy_reseeded: bool = False
