@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -83,7 +84,10 @@ static int write_state(struct machine *m, uint64_t *ret_bytes)
 	state_save(&s, m->save.buf, SAVE_STATE_BYTES_MAX);
 	save_state(&s, m, &m->x86);
 	int r = state_finish(&s, &bytes);
-	if (r == 0)
+	if (r < 0)
+		log_error("state not saved: %s at %s", strerrordesc_np(-r),
+			  s.where);
+	else
 		r = fd_write_all(CHILD_FD_STATE, m->save.buf, bytes);
 	*ret_bytes = bytes;
 	return r;

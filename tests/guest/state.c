@@ -19,7 +19,10 @@
 
 #define PAGE 4096u
 #define LARGE (2u << 20)
-#define WINDOW 0x80000000u
+#define WINDOW 0xc0000000u
+
+#define MSR_EFER 0xc0000080u
+#define EFER_LME 0x100u
 
 #define APIC_SPURIOUS 0xfee000f0u
 #define APIC_ICR 0xfee00300u
@@ -34,7 +37,8 @@ enum state_op {
 	OP_PAINT = 17,
 	/* Says "same" and how many of these pages are as OP_PAINT left them. */
 	OP_SAME = 18,
-	/* Pages of 2 GiB and above become reachable for these two. */
+	/* a: 1 makes pages above the hole reachable for these two, at the price
+	 * of all others being slow on the development machine; 0 ends that. */
 	OP_PAGING = 19,
 	OP_WRMSR = 20,   /* a: index, b: low half, c: high half */
 	OP_RDMSR = 21,   /* says "msr" twice: high, low */
@@ -125,14 +129,51 @@ static void start_vcpus(uint32_t others)
 	}
 }
 
+/* --- registers -------------------------------------------------------------- */
+
+static void write_msr(uint32_t index, uint32_t low, uint32_t high)
+{
+	__asm__ volatile("wrmsr" : : "c"(index), "a"(low), "d"(high));
+}
+
+static void read_msr(uint32_t index)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
+	say("msr", high);
+	say("msr", low);
+}
+
+/* SSE's registers are part of what FXSAVE writes once CR4 says so. */
+static void allow_sse(void)
+{
+	uint32_t v;
+
+	__asm__ volatile("movl %%cr4, %0; orl $0x600, %0; movl %0, %%cr4"
+			 : "=r"(v));
+}
+
+static void get_dr0(void)
+{
+	uint32_t v;
+
+	__asm__ volatile("movl %%dr0, %0" : "=r"(v));
+	say("dr0", v);
+}
+
 /* --- memory ----------------------------------------------------------------- */
 
-/* Entry `at` of the page directory of GiB `gib`. */
-static volatile uint64_t *entry(uint32_t gib, uint32_t at)
+/* Entry `at` of one of the tables: 0 and 1 are the upper levels, then comes one
+ * for each GiB. */
+static volatile uint64_t *entry(uint32_t table, uint32_t at)
 {
-	uint32_t table = TABLES + (1 + gib) * PAGE;
+	return (void *)(uintptr_t)(TABLES + table * PAGE + at * 8);
+}
 
-	return (void *)(uintptr_t)(table + at * 8);
+static uint32_t address_of(volatile uint64_t *table)
+{
+	return (uint32_t)(uintptr_t)table;
 }
 
 static void load_tables(void)
@@ -140,36 +181,44 @@ static void load_tables(void)
 	__asm__ volatile("movl %0, %%cr3" : : "r"(TABLES) : "memory");
 }
 
-/* PAE with large pages, each at its own address; but the third GiB is a window
- * whose first page show() moves. */
+/* Long mode's tables, under code of 32 bits, with large pages. Each is at its
+ * own address; but the first of the hole is a window that show() moves. */
 static void start_paging(void)
 {
-	volatile uint64_t *top = (void *)TABLES;
 	uint32_t v;
 
+	*entry(0, 0) = address_of(entry(1, 0)) | 7;
 	for (uint32_t gib = 0; gib < 4; gib++) {
-		top[gib] = (uint32_t)(uintptr_t)entry(gib, 0) | 1;
-		if (gib == WINDOW >> 30)
-			continue;
+		*entry(1, gib) = address_of(entry(2 + gib, 0)) | 7;
 		for (uint32_t i = 0; i < 512; i++)
-			*entry(gib, i) = (gib << 30 | i * LARGE) | 0x83;
+			*entry(2 + gib, i) = (gib << 30 | i * LARGE) | 0x83;
 	}
-	__asm__ volatile("movl %%cr4, %0; orl $0x30, %0; movl %0, %%cr4"
+	__asm__ volatile("movl %%cr4, %0; orl $0x20, %0; movl %0, %%cr4"
 			 : "=r"(v));
 	load_tables();
+	write_msr(MSR_EFER, EFER_LME, 0);
 	__asm__ volatile("movl %%cr0, %0; orl $0x80000000, %0; movl %0, %%cr0"
+			 : "=r"(v));
+}
+
+static void end_paging(void)
+{
+	uint32_t v;
+
+	__asm__ volatile("movl %%cr0, %0; andl $0x7fffffff, %0; movl %0, %%cr0"
 			 : "=r"(v));
 }
 
 static volatile uint32_t *show(uint32_t page)
 {
+	volatile uint64_t *window = entry(2 + (WINDOW >> 30), 0);
 	uint64_t at = (uint64_t)page * PAGE;
 	uint64_t large = at & ~(uint64_t)(LARGE - 1);
 
 	if (at < WINDOW)
 		return (void *)(uintptr_t)(uint32_t)at;
-	if ((*entry(WINDOW >> 30, 0) & ~0xfffull) != large) {
-		*entry(WINDOW >> 30, 0) = large | 0x83;
+	if ((*window & ~0xfffull) != large) {
+		*window = large | 0x83;
 		load_tables();
 	}
 	return (void *)(uintptr_t)(WINDOW + (uint32_t)(at - large));
@@ -204,39 +253,6 @@ static void same(const struct operation *o)
 	say("same", good);
 }
 
-/* --- registers -------------------------------------------------------------- */
-
-static void read_msr(uint32_t index)
-{
-	uint32_t low, high;
-
-	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
-	say("msr", high);
-	say("msr", low);
-}
-
-static void write_msr(const struct operation *o)
-{
-	__asm__ volatile("wrmsr" : : "c"(o->a), "a"(o->b), "d"(o->c));
-}
-
-/* SSE's registers are part of what FXSAVE writes once CR4 says so. */
-static void allow_sse(void)
-{
-	uint32_t v;
-
-	__asm__ volatile("movl %%cr4, %0; orl $0x600, %0; movl %0, %%cr4"
-			 : "=r"(v));
-}
-
-static void get_dr0(void)
-{
-	uint32_t v;
-
-	__asm__ volatile("movl %%dr0, %0" : "=r"(v));
-	say("dr0", v);
-}
-
 /* --- what to do ------------------------------------------------------------- */
 
 static int step(const struct operation *o)
@@ -252,10 +268,13 @@ static int step(const struct operation *o)
 		same(o);
 		return 1;
 	case OP_PAGING:
-		start_paging();
+		if (o->a)
+			start_paging();
+		else
+			end_paging();
 		return 1;
 	case OP_WRMSR:
-		write_msr(o);
+		write_msr(o->a, o->b, o->c);
 		return 1;
 	case OP_RDMSR:
 		read_msr(o->a);

@@ -7,6 +7,7 @@ SPDX-License-Identifier: Apache-2.0
 
 import fcntl
 import os
+import random
 import select
 import socket
 import struct
@@ -38,8 +39,14 @@ STAY_PAUSED = 1
 
 F_ADD_SEALS, SEAL_ALL = 1033, 2 | 4 | 8
 
-# Operations of tests/guest/script.c.
+# Operations of tests/guest/script.h, and more of tests/guest/state.c.
 WRITE, READ, EXPECT, OUT, IN, FILL, WRITE8, WRITE16, SUM = range(1, 10)
+(START_VCPUS, PAINT, SAME, PAGING, WRMSR, RDMSR, FXRSTOR, FXSAVE, SET_DR0,
+ GET_DR0) = range(16, 26)
+
+# Of tests/guest/state.c.
+MAILBOX, TALK, COUNTERS = 0x200000, 0x200008, 0x201000
+MAILBOX_HEAD = struct.Struct("<IIII")
 
 
 def script(*operations):
@@ -59,6 +66,29 @@ def seal(fd):
     fcntl.fcntl(fd, F_ADD_SEALS, SEAL_ALL)
 
 
+def data_runs(fd):
+    """(offset, bytes) of what a sparse file has data for."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: no more
+            return
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end - start
+
+
+def merge(size, layers):
+    """A memfd with the data of all of these, later ones on top."""
+    merged = memfd("merged", size)
+    for layer in layers:
+        for start, length in data_runs(layer):
+            for at in range(start, start + length, 1 << 20):
+                n = min(1 << 20, start + length - at)
+                os.pwrite(merged, os.pread(layer, n, at), at)
+    return merged
+
+
 class Saved:
     """What a VMM_SAVE wrote, and what a restore from it needs besides."""
 
@@ -70,12 +100,37 @@ class Saved:
         self.shape = vm.shape
         self.pause_ns = self.bytes = self.state_bytes = None
 
-    def memories(self):
-        """The full image and, where there is one, the delta."""
-        if not self.under:
-            return [self.memory]
-        assert len(self.under) == 1, "a delta on a delta is brigd's to merge"
-        return [self.under[0], self.memory]
+    @property
+    def size(self):
+        return self.shape[1] << 20
+
+    def memories(self, question=b""):
+        """New memfds, not sealed yet: the full image, perhaps a delta.
+
+        `question` goes into the mailbox of tests/guest/state.c.
+        """
+        deltas = [*self.under[1:], self.memory] if self.under else []
+        if question:
+            deltas.append(memfd("mailbox", self.size))
+            os.pwrite(deltas[-1], question.ljust(4096, b"\0"), MAILBOX)
+        full = os.dup(self.under[0] if self.under else self.memory)
+        if deltas:
+            merged = merge(self.size, deltas)
+            if question:
+                os.close(deltas[-1])
+            return [full, merged]
+        return [full]
+
+    def read(self, at, n):
+        """Memory of the saved machine, which must not cross a page."""
+        for fd in [self.memory, *self.under[::-1]]:
+            page = at & ~4095
+            try:
+                if os.lseek(fd, page, os.SEEK_DATA) == page:
+                    return os.pread(fd, n, at)
+            except OSError:  # ENXIO: no data from there on
+                pass
+        return bytes(n)
 
     def close(self):
         for fd in [self.state, self.memory, self.base, *self.under,
@@ -108,6 +163,7 @@ class Monitor:
         self.stopped = None
         self.failed = None  # errno of a request that was refused
         self.accepted = []
+        self.asked = None
         self._seq = 0
 
     def _new_top(self):
@@ -128,23 +184,39 @@ class Monitor:
         os.close(kernel_fd)
         os.close(initrd)
 
-    def restore(self, saved, flags=0, kind=RESTORE):
-        """Sends VMM_RESTORE (or VMM_RESET); does not wait."""
-        memories = saved.memories()
+    def restore(self, saved, flags=0, kind=RESTORE, ask=None):
+        """Sends VMM_RESTORE (or VMM_RESET); does not wait.
+
+        `ask`: operations for tests/guest/state.c, see answer().
+        """
+        question = b""
+        if ask is not None:
+            self.asked = random.randrange(1, 1 << 32)
+            question = MAILBOX_HEAD.pack(self.asked, len(ask), 0, 0) + \
+                script(*ask)
+        memories = saved.memories(question)
         for fd in memories:
             seal(fd)
         if len(memories) > 1:
             flags |= RESTORE_DELTA
-        if kind == RESTORE:
-            self.base, self.base_bytes = os.dup(saved.base), saved.base_bytes
-            self.under = [os.dup(fd) for fd in memories]
+        for fd in [self.base, *self.under, *self.layers]:
+            if fd >= 0:
+                os.close(fd)
+        self.base, self.base_bytes = os.dup(saved.base), saved.base_bytes
+        self.under = memories
         self.layers = [os.dup(fd) for fd in saved.layers]
         state = os.open(f"/proc/self/fd/{saved.state}", os.O_RDONLY)
         self.request(kind, body=RESTORE_BODY.pack(
-            self.base_bytes, flags, len(saved.layers)), fds=[
+            self.base_bytes, flags, len(self.layers)), fds=[
                 state, memories[0], self.console_fd, self.base,
-                *memories[1:], *saved.layers, self._new_top()])
+                *memories[1:], *self.layers, self._new_top()])
         os.close(state)
+
+    def answer(self, timeout=10.0):
+        """The lines that tests/guest/state.c said to what it was asked."""
+        self.wait_console(f"done={self.asked:08x}\n", timeout)
+        text = self.console()
+        return text[:text.index(f"done={self.asked:08x}")].splitlines()
 
     def save(self, flags=0, timeout=10.0):
         """Saves and waits for both answers; returns Saved."""
@@ -152,12 +224,8 @@ class Monitor:
         old_top = os.dup(self.top)
         self.request(SAVE, body=SAVE_BODY.pack(flags, 0), fds=[
             saved.state, saved.memory, self._new_top()])
-        reply = self.pump(REPLY, timeout)
-        assert reply is not None, "brig-vmm is gone"
-        if reply[2] < 0:
-            saved.close()
-            os.close(old_top)
-            raise OSError(-reply[2], os.strerror(-reply[2]))
+        reply = self.reply(timeout)
+        assert reply is not None and reply[2] == 0, reply
         end = self.pump(SAVED, timeout)
         assert end is not None and end[2] == 0, end
         saved.pause_ns = reply[4]
@@ -171,10 +239,17 @@ class Monitor:
             self.top = old_top
         return saved
 
-    def ask(self, kind, timeout=10.0):
-        """PAUSE, RESUME: the status."""
-        self.request(kind)
-        return self.pump(REPLY, timeout)[2]
+    def command(self, kind, timeout=10.0, **request):
+        """Sends a request; returns the status of its reply."""
+        self.request(kind, **request)
+        return self.reply(timeout)[2]
+
+    def reply(self, timeout=10.0):
+        """The reply to the last request."""
+        while (m := self.pump(REPLY, timeout)) is not None:
+            if m[1] == self._seq:
+                return m
+        return None
 
     def receive(self, timeout=10.0):
         """The next packet as (type, seq, status, port, value, rest, fds)."""
@@ -213,7 +288,7 @@ class Monitor:
 
     def stats(self):
         self.request(STATS)
-        m = self.pump(REPLY)
+        m = self.reply()
         names = ("blk_read_bytes", "blk_write_bytes", "blk_reads",
                  "blk_writes", "vsock_rx_bytes", "vsock_tx_bytes",
                  "needs_reset", "console_dropped", "layer_bytes")
@@ -256,7 +331,7 @@ class Tiny(Monitor):
 
     def __init__(self, guest=None, data=b"", *, vcpus=1, memory_mib=128,
                  disk_bytes=64 << 20, base=b"", config=None, kernel=None,
-                 saved=None, flags=0):
+                 saved=None, flags=0, ask=None):
         super().__init__(saved.shape if saved else
                          (vcpus, memory_mib, disk_bytes))
         if config is None:
@@ -271,7 +346,7 @@ class Tiny(Monitor):
             os.close(fd)
         self.theirs = -1
         if saved:
-            self.restore(saved, flags)
+            self.restore(saved, flags, ask=ask)
         elif guest is not None:
             self.boot(kernel or GUESTS / f"{guest}.elf", data, base)
 
@@ -279,10 +354,11 @@ class Tiny(Monitor):
     def _spawn(fds):
         # Out of the way of the target numbers first, then into place.
         def place():
-            high = [os.dup2(fd, 100 + i) for i, fd in enumerate(fds)]
+            end = 3 + len(fds)
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, end) for fd in fds]
             for i, fd in enumerate(high):
                 os.dup2(fd, 3 + i)
-            os.closerange(3 + len(fds), 200)
+            os.closerange(end, os.sysconf("SC_OPEN_MAX"))
         return subprocess.Popen([VMM], preexec_fn=place, close_fds=False,
                                 stdin=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE, env={})
