@@ -28,14 +28,15 @@ VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
 
 INIT := main boot configure identity ready quiesce freezer hooks agent reaper \
-	run spawn leftover files status cgroup accounts meminfo poweroff textfile \
-	stream frames
+	run warm spawn leftover files status cgroup accounts meminfo poweroff \
+	textfile stream frames
 INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
-BRIGD := main agent api_exec api_files api_logs api_sandbox api_status \
-	api_system args auth body cgroup console exec_reply fault frame gate http \
-	id image meminfo peer_guest peer_spawn peer_vmm removal route run runlog sandbox \
-	sandbox_vm store utf8 when
+BRIGD := main agent api_create api_exec api_files api_logs api_sandbox api_status \
+	api_system args args_make auth body cgroup console creation exec_reply fault frame \
+	gate http id image meminfo peer_guest peer_spawn peer_vmm pool receipt removal route \
+	run runlog sandbox sandbox_new sandbox_start sandbox_vm save shell snapshot \
+	store template template_build utf8 when
 BRIGD += manifest saved snapfile snapio snapload snappublish snapstore sparse \
 	worker
 BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)
@@ -103,6 +104,22 @@ $(foreach c,gcc clang,$(foreach p,$(PROGRAMS_DYNAMIC),\
 
 Q := @
 
+# What brig-init gives to the interpreters that it keeps warm: two scripts as
+# strings, and a shared library without any of its own as bytes.
+W := src/init
+$(B)/gen/warm_scripts.h: $(W)/warm.py $(W)/warm.js $(W)/warm_reseed.c
+	@mkdir -p $(@D)
+	$(Q)gcc -shared -fPIC -nostdlib -O2 -s -Wall -Wextra -Werror \
+		-Wl,-z,norelro,-z,noseparate-code,--hash-style=sysv,--build-id=none \
+		-o $(B)/gen/warm_reseed.so $(W)/warm_reseed.c
+	$(Q){ for name in python:py node:js; do \
+		echo "static const char warm_$${name%:*}[] ="; \
+	sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $(W)/warm.$${name#*:}; echo ';'; \
+	done; echo 'static const unsigned char warm_library[] = {'; \
+	od -An -v -tx1 $(B)/gen/warm_reseed.so | sed 's/ \(..\)/0x\1,/g'; \
+	echo '};'; } > $@
+$(foreach c,gcc clang test fuzz,$(B)/$(c)/obj/$(W)/warm.o): $(B)/gen/warm_scripts.h
+
 # `brig completion bash` prints this file.
 $(B)/gen/brig-bash.h: completion/brig.bash
 	@mkdir -p $(@D)
@@ -161,6 +178,11 @@ UNIT_TESTS += vcpu
 UNIT_vcpu := $(patsubst %,src/vmm/%.o,vcpu kvm stop state/stream x86/state \
 	x86/check x86/cpuid) src/base/assert.o
 
+UNIT_TESTS += x86_state
+UNIT_x86_state := $(patsubst %,src/vmm/%.o,kvm state/stream x86/state \
+	x86/check x86/cpuid) src/base/assert.o
+UNIT_LIBS_x86_state := -Wl,--wrap=ioctl
+
 UNIT_TESTS += memory
 UNIT_memory := src/vmm/memory.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 UNIT_LIBS_memory := -Wl,--wrap=ioctl
@@ -188,11 +210,20 @@ UNIT_brigd_frame := $(patsubst %,src/brigd/%.o,frame peer_guest) $(BASE_OBJS)
 UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image store) $(BASE_OBJS)
 UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
 
-UNIT_TESTS += snapstore
+UNIT_TESTS += manifest worker snapstore snap_damage snap_crash snapfile
+UNIT_manifest := $(patsubst %,src/brigd/%.o,auth id manifest utf8) $(BASE_OBJS)
+UNIT_LIBS_manifest := -ljansson -lgnutls
+UNIT_worker := src/brigd/worker.o $(BASE_OBJS)
 UNIT_snapstore := $(patsubst %,src/brigd/%.o,auth id manifest saved snapfile \
 	snapio snapload snappublish snapstore sparse utf8 when worker) \
 	$(BASE_OBJS)
 UNIT_LIBS_snapstore := -ljansson -lgnutls
+UNIT_snap_damage := $(UNIT_snapstore)
+UNIT_LIBS_snap_damage := $(UNIT_LIBS_snapstore)
+UNIT_snap_crash := $(UNIT_snapstore)
+UNIT_LIBS_snap_crash := $(UNIT_LIBS_snapstore)
+UNIT_snapfile := $(UNIT_snapstore)
+UNIT_LIBS_snapfile := $(UNIT_LIBS_snapstore)
 
 UNIT_TESTS += spawn_request
 UNIT_spawn_request := $(patsubst %,src/spawn/%.o,request probe jail) \
@@ -239,6 +270,10 @@ FUZZ_state := src/vmm/dev/vsock.o src/vmm/dev/vsock_gate.o $(UNIT_device_state)
 
 FUZZ_TARGETS += elf
 FUZZ_elf := $(UNIT_elf)
+
+FUZZ_TARGETS += x86_state
+FUZZ_x86_state := $(UNIT_x86_state)
+FUZZ_LIBS_x86_state := $(UNIT_LIBS_x86_state)
 
 FUZZ_TARGETS += init_frames
 FUZZ_init_frames := src/init/frames.o src/base/assert.o

@@ -151,15 +151,14 @@ struct mask {
 
 #define ALL 0xffffffffu
 
-/* What KVM makes of CR4, XCR0, the APIC base and IA32_MISC_ENABLE. */
+/* What KVM makes of CR4, the APIC base and IA32_MISC_ENABLE, whatever it is
+ * given. */
 static const struct mask follows_guest[] = {
 	{ 0x1,
 	  0,
 	  { [ECX] = BIT(LEAF1_ECX_OSXSAVE) | BIT(LEAF1_ECX_MONITOR),
 	    [EDX] = BIT(LEAF1_EDX_APIC) } },
 	{ 0x7, 0, { [ECX] = BIT(LEAF7_ECX_OSPKE) } },
-	{ 0xd, 0, { [EBX] = ALL } },
-	{ 0xd, 1, { [EBX] = ALL } },
 };
 
 /* Where each bit is a feature that software may use when it is set. */
@@ -206,29 +205,12 @@ static uint32_t steady(const struct kvm_cpuid_entry2 *e, unsigned int which)
 	return m == NULL ? reg(e, which) : reg(e, which) & ~m->bits[which];
 }
 
-static bool entry_equal(const struct kvm_cpuid_entry2 *a,
-			const struct kvm_cpuid_entry2 *b)
-{
-	if (a->function != b->function || a->index != b->index ||
-	    a->flags != b->flags)
-		return false;
-	for (unsigned int i = 0; i < REGISTERS; i++) {
-		if (steady(a, i) != steady(b, i))
-			return false;
-	}
-	return true;
-}
-
 bool cpuid_equal(const struct kvm_cpuid_table *a,
 		 const struct kvm_cpuid_table *b)
 {
-	if (a->nent != b->nent || a->nent > KVM_CPUID_MAX)
-		return false;
-	for (uint32_t i = 0; i < a->nent; i++) {
-		if (!entry_equal(&a->entries[i], &b->entries[i]))
-			return false;
-	}
-	return true;
+	return a->nent == b->nent && a->nent <= KVM_CPUID_MAX &&
+	       memcmp(a->entries, b->entries,
+		      a->nent * sizeof(a->entries[0])) == 0;
 }
 
 static bool has_features(const struct kvm_cpuid_entry2 *file,

@@ -22,8 +22,7 @@ void cpuid_make(struct kvm_cpuid_table *table, unsigned int id,
 const struct kvm_cpuid_entry2 *cpuid_find(const struct kvm_cpuid_table *table,
 					  uint32_t function, uint32_t index);
 
-/* Whether the tables say the same, apart from what KVM itself keeps up to
- * date with the guest's registers. */
+/* Whether the tables are the same, entry by entry. */
 bool cpuid_equal(const struct kvm_cpuid_table *a,
 		 const struct kvm_cpuid_table *b);
 
