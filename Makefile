@@ -178,10 +178,12 @@ UNIT_TESTS += vcpu
 UNIT_vcpu := $(patsubst %,src/vmm/%.o,vcpu kvm stop state/stream x86/state \
 	x86/check x86/cpuid) src/base/assert.o
 
-UNIT_TESTS += x86_state
+UNIT_TESTS += x86_state x86_kvm
 UNIT_x86_state := $(patsubst %,src/vmm/%.o,kvm state/stream x86/state \
 	x86/check x86/cpuid) src/base/assert.o
 UNIT_LIBS_x86_state := -Wl,--wrap=ioctl
+UNIT_x86_kvm := $(UNIT_x86_state)
+UNIT_LIBS_x86_kvm := $(UNIT_LIBS_x86_state)
 
 UNIT_TESTS += memory
 UNIT_memory := src/vmm/memory.o src/vmm/gmem.o src/base/fd.o src/base/assert.o

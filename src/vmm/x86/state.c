@@ -394,9 +394,9 @@ static int set_vcpu(const struct x86_vcpu *v, int fd)
 int x86_set(const struct x86_machine *x, int vm_fd, const int *vcpu_fds,
 	    uint32_t vcpus)
 {
+	ASSERT(x->vcpus == vcpus);
 	int r = set_tsc_rate(x, vcpu_fds);
 
-	ASSERT(x->vcpus == vcpus);
 	if (r == 0)
 		r = set_cpuids(x, vcpu_fds);
 	/* Before the MSRs: one of them makes KVM write the time of boot, which
