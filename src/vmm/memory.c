@@ -29,7 +29,7 @@
 /* Runs of a delta that are at least so long are mapped. A copy takes a page of
  * our own and 4 us for each page, a mapping 5 us and a little memory of
  * the kernel. */
-#define MAP_RUN_BYTES (8u * PAGE)
+#define MAP_RUN_BYTES (8ull * PAGE)
 
 /* And not more of them: a process may have 65,530 mappings. */
 #define MAP_RUNS_MAX 4096u
