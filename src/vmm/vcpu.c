@@ -12,6 +12,7 @@
  * the signal below is only there to get it out of the guest.
  */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +28,10 @@
 
 /* Its handler does nothing: a pending signal takes a vCPU out of KVM_RUN. */
 #define VCPU_SIGNAL SIGUSR1
+
+/* vCPUs stop within some 20 us, a device's callback apart: about as long as it
+ * takes to wake a thread that sleeps. So the pauser stays awake so often. */
+#define YIELDS_MAX 100
 
 static struct kvm_cpuid_table cpuid; /* of vCPU 0 */
 
@@ -172,6 +177,11 @@ void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
 				(void)pthread_kill(vcpus[i].thread,
 						   VCPU_SIGNAL);
 		}
+	}
+	for (int i = 0; gate.moving > 0 && i < YIELDS_MAX; i++) {
+		pthread_mutex_unlock(&gate.lock);
+		(void)sched_yield();
+		pthread_mutex_lock(&gate.lock);
 	}
 	while (gate.moving > 0)
 		pthread_cond_wait(&gate.changed, &gate.lock);
