@@ -130,16 +130,23 @@ $(B)/gcc/obj/src/cli/info.o $(B)/clang/obj/src/cli/info.o: $(B)/gen/brig-bash.h
 
 # --- Tiny guests: freestanding ELF32 programs with a PVH note -----------------
 
-TINY_GUESTS := hello script faults ports state
+TINY_GUESTS := hello script faults ports state answer
 TINY_CFLAGS := -m32 -march=i686 -O1 -std=gnu17 -ffreestanding -fno-pic \
 	-fno-stack-protector -fcf-protection=none -nostdlib -static -no-pie \
 	-Wall -Wextra -Werror -I. -Itests/guest -Wl,-T,tests/guest/guest.ld \
 	-Wl,--build-id=none -Wl,--no-warn-rwx-segments
 
 $(B)/tests/guest/%.elf: tests/guest/%.c tests/guest/start.S tests/guest/guest.h \
-		tests/guest/script.h tests/guest/guest.ld
+		tests/guest/script.h tests/guest/guest.ld tests/bench/question.h
 	@mkdir -p $(@D)
 	$(Q)gcc $(TINY_CFLAGS) -o $@ tests/guest/start.S $<
+
+# What measures brig-vmm with tiny guests.
+$(B)/bench/machine: tests/bench/machine.c tests/bench/vm.c tests/bench/vm.h \
+		tests/bench/question.h wire/vmm.h src/base/fd.c src/base/log.c \
+		src/base/assert.c
+	@mkdir -p $(@D)
+	$(Q)gcc $(CPPFLAGS_ALL) -O2 -g $(WARN) -o $@ $(filter %.c,$^) -lm
 
 # --- Unit tests (cmocka; address and undefined sanitizers) -------------------
 

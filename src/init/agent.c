@@ -15,6 +15,7 @@
 #include "agent.h"
 #include "fd.h"
 #include "files.h"
+#include "num.h"
 #include "poweroff.h"
 #include "status.h"
 
@@ -69,8 +70,11 @@ static void on_run_done(void *owner)
 {
 	struct conn *c = owner;
 
+	struct agent *a = c->agent;
+
 	c->run = NULL;
 	close_conn(c);
+	warm_hurry(&a->warm);
 }
 
 static void on_deadline(struct loop_timer *timer)
@@ -85,6 +89,8 @@ static void reply_status(struct conn *c)
 	struct guest_status status;
 
 	status_read(c->agent->tree, &status);
+	status.processes -= (uint32_t)u64_min(
+		status.processes, warm_count_tasks(&c->agent->warm));
 	stream_put(&c->stream, GUEST_STATUS_REPLY, &status, sizeof(status));
 }
 
@@ -339,12 +345,19 @@ static void link_parts(struct agent *a, const struct agent_config *config)
 		.runs = config->runs,
 		.hooks = config->hooks,
 	};
+	a->warm = (struct warm){
+		.loop = a->loop,
+		.tree = config->runs,
+		.reaper = &a->reaper,
+		.leftovers = &a->leftovers,
+	};
 	a->host = (struct run_host){
 		.loop = a->loop,
 		.tree = config->runs,
 		.leftovers = &a->leftovers,
 		.reaper = &a->reaper,
 		.freezer = &a->freezer,
+		.warm = &a->warm,
 		.on_done = on_run_done,
 	};
 	a->quiesce = (struct quiesce){
@@ -352,6 +365,7 @@ static void link_parts(struct agent *a, const struct agent_config *config)
 		.reaper = &a->reaper,
 		.freezer = &a->freezer,
 		.ready = &a->ready,
+		.warm = &a->warm,
 		.hooks = hooks,
 		.on_done = on_quiesce_done,
 	};
@@ -392,6 +406,7 @@ int agent_init(struct agent *a, struct loop *loop,
 		r = loop_add(loop, &a->listener, a->listen_fd, EPOLLIN);
 	if (r < 0)
 		return r;
+	warm_init(&a->warm);
 	quiesce_init(&a->quiesce);
 	ready_init(&a->ready);
 	loop_timer_set(loop, &a->idle, 0);
@@ -409,6 +424,7 @@ void agent_fini(struct agent *a)
 			run_abort(a->conns[i]->run);
 		close_conn(a->conns[i]);
 	}
+	warm_fini(&a->warm);
 	leftover_fini(&a->leftovers);
 	leftover_fini(&a->hook_leftovers);
 	loop_timer_del(a->loop, &a->listen_again);

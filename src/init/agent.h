@@ -15,6 +15,7 @@
 #include "ready.h"
 #include "reaper.h"
 #include "run.h"
+#include "warm.h"
 
 /* All that a guest's vsock can have open. */
 #define AGENT_CONNS_MAX BRIG_VSOCK_CONNS_MAX
@@ -37,6 +38,7 @@ struct agent {
 	struct leftovers hook_leftovers;
 	struct reaper reaper;
 	struct freezer freezer;
+	struct warm warm;
 	struct quiesce quiesce;
 	struct ready ready;
 	int listen_fd; /* owned */

@@ -206,6 +206,25 @@ uint32_t cgroup_count_tasks(const struct cgroup_tree *t)
 	return (uint32_t)strtoul(text, NULL, 10);
 }
 
+uint32_t cgroup_count_run(const struct cgroup_tree *t, uint64_t id)
+{
+	char path[NAME_BYTES];
+	char text[FILE_BYTES];
+
+	run_path(path, id, "pids.current");
+	if (textfile_read(t->runs_fd, path, text, sizeof(text)) < 0)
+		return 0;
+	return (uint32_t)strtoul(text, NULL, 10);
+}
+
+int cgroup_move(const struct cgroup_tree *t, uint64_t id, pid_t pid)
+{
+	char path[NAME_BYTES];
+
+	run_path(path, id, "cgroup.procs");
+	return write_number(t->runs_fd, path, (uint64_t)pid);
+}
+
 int cgroup_open_events(const struct cgroup_tree *t, uint64_t id)
 {
 	char path[NAME_BYTES];

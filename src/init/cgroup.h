@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "cc.h"
 
@@ -60,6 +61,12 @@ void cgroup_read_usage(const struct cgroup_tree *t, uint64_t id,
 
 /* Tasks of all runs. */
 uint32_t cgroup_count_tasks(const struct cgroup_tree *t);
+
+/* Tasks of one run. */
+uint32_t cgroup_count_run(const struct cgroup_tree *t, uint64_t id);
+
+/* Moves a process, with all its threads, into a run. */
+must_check int cgroup_move(const struct cgroup_tree *t, uint64_t id, pid_t pid);
 
 /* The file that says when a run's last process has gone: EPOLLPRI tells that
  * it changed. A descriptor of the caller's, or -errno. */

@@ -125,6 +125,7 @@ static void hold(struct quiesce *q)
 {
 	const struct guest_quiesced done = {
 		.hooks_failed = q->hooks.failed,
+		.warm = warm_count_ready(q->warm),
 	};
 
 	loop_timer_del(q->loop, &q->timer);
@@ -196,6 +197,15 @@ static void go_on(struct quiesce *q)
 	ASSERT(false);
 }
 
+/* A copy in which an interpreter is not ready works, only slower. */
+static void look_at_warming(struct quiesce *q)
+{
+	if (warm_is_settled(q->warm) || now_ns() >= q->deadline_ns)
+		go_on(q);
+	else
+		loop_timer_set(q->loop, &q->timer, LOOK_NS);
+}
+
 static void look_at_freezing(struct quiesce *q)
 {
 	if (freezer_is_done(q->freezer))
@@ -220,14 +230,14 @@ static void on_timer(struct loop_timer *timer)
 {
 	struct quiesce *q = container_of(timer, struct quiesce, timer);
 
-	if (q->state == QUIESCE_FREEZING)
+	if (q->state == QUIESCE_WARMING)
+		look_at_warming(q);
+	else if (q->state == QUIESCE_FREEZING)
 		look_at_freezing(q);
 	else if (q->state == QUIESCE_LOST)
 		look_at_lost(q);
-	else if (q->helper.pid != 0)
-		(void)kill(q->helper.pid, SIGKILL); /* then on_helper */
 	else
-		go_on(q); /* enough was waited for warm interpreters */
+		(void)kill(q->helper.pid, SIGKILL); /* then on_helper */
 }
 
 /* --- the connection ---------------------------------------------------------*/
@@ -322,6 +332,8 @@ int quiesce_start(struct quiesce *q, struct stream *s, void *owner)
 	q->gone = false;
 	q->ready_epoch = q->ready->epoch;
 	q->hooks.failed = 0;
-	enter(q, QUIESCE_WARMING, 0);
+	warm_hurry(q->warm);
+	enter(q, QUIESCE_WARMING, WARMING_NS);
+	loop_timer_set(q->loop, &q->timer, 0);
 	return 0;
 }

@@ -24,6 +24,7 @@
 #include "freezer.h"
 #include "hooks.h"
 #include "ready.h"
+#include "warm.h"
 
 enum quiesce_state {
 	QUIESCE_NONE,
@@ -42,6 +43,7 @@ struct quiesce {
 	struct reaper *reaper;
 	struct freezer *freezer;
 	const struct ready *ready;
+	struct warm *warm;
 	struct hooks hooks; /* its pointers are set by the owner */
 	/* The connection is closed; `owner` is told. */
 	void (*on_done)(void *owner);

@@ -3,7 +3,9 @@
  *
  * Theory of operation
  *
- *   STARTING   the child is on its way to execve; the report pipe tells
+ *   STARTING   the child is on its way to execve, or a warm interpreter to
+ *              the code; the report pipe tells. Without a child: an
+ *              interpreter is waited for
  *   RUNNING    STARTED was put; output and input flow
  *   DRAINING   the main process was reaped; the pipes still hold `left[i]`
  *              bytes that it (or its children) wrote before that
@@ -40,6 +42,11 @@
 /* How long the other side may leave the last frames in the socket. */
 #define ENDING_NS (600 * NS_PER_S)
 
+/* How long a warm interpreter may keep a run waiting: to become ready, then to
+ * answer. When nothing but that is asked for, the first start. */
+#define PATIENCE_NS (5 * NS_PER_S)
+#define FIRST_PATIENCE_NS (30 * NS_PER_S)
+
 enum run_state {
 	STARTING,
 	RUNNING,
@@ -74,9 +81,19 @@ struct run {
 	uint64_t last_out_ns;
 	struct loop_timer rest; /* armed: the pipes gather output */
 
-	/* of the request, for its failure */
-	char program[64];
-	char cwd[64];
+	/* What was asked for, until the program begins: code may have to be
+	 * given to one interpreter and then to another. */
+	struct exec_request *request; /* owned, as is what it points into */
+	char *payload;
+	struct account who;
+	char cwd[64]; /* for its failure */
+
+	/* of code */
+	enum warm_language language;
+	struct warm_waiter waiter;
+	struct loop_timer patience; /* with a warm interpreter */
+	bool warm;                  /* the process is such a one */
+	struct cgroup_usage before; /* what it had used before it was ours */
 
 	bool timed_out;
 	uint64_t started_ns;
@@ -84,6 +101,7 @@ struct run {
 };
 
 static void settle(struct run *r);
+static void start_over(struct run *r);
 
 static void close_report(struct run *r)
 {
@@ -113,6 +131,14 @@ static void kill_all(const struct run *r)
 		(void)kill(r->main.pid, SIGKILL);
 }
 
+static void forget_request(struct run *r)
+{
+	free(r->request);
+	free(r->payload);
+	r->request = NULL;
+	r->payload = NULL;
+}
+
 /* The end of every run. With `all_die` nothing of it stays alive. */
 static void destroy(struct run *r, bool all_die)
 {
@@ -120,18 +146,21 @@ static void destroy(struct run *r, bool all_die)
 
 	loop_timer_del(loop, &r->deadline);
 	loop_timer_del(loop, &r->rest);
+	loop_timer_del(loop, &r->patience);
+	warm_cancel(&r->waiter);
+	forget_request(r);
 	loop_del(loop, &r->socket);
 	stream_fini(&r->stream);
 	close_report(r);
 	close_in(r);
 	loop_del(loop, &r->out_source[0]);
 	loop_del(loop, &r->out_source[1]);
-	reaper_del(r->host.reaper, &r->main);
 	if (all_die) {
 		kill_all(r);
 		fd_close(&r->out[0]);
 		fd_close(&r->out[1]);
 	}
+	reaper_del(r->host.reaper, &r->main);
 	if (r->cgroup_id != 0)
 		leftover_add(r->host.leftovers, r->cgroup_id, r->out);
 	free(r);
@@ -303,7 +332,7 @@ static bool take_frame(struct run *r)
 /* Handles what the host sent; -errno when the connection is done for. */
 static int take_input(struct run *r)
 {
-	for (int i = 0; i < FRAMES_PER_EVENT; i++) {
+	for (int i = 0; i < FRAMES_PER_EVENT && r->request == NULL; i++) {
 		int got = stream_read(&r->stream, FRAMES_RUN);
 		if (got <= 0)
 			return got;
@@ -344,8 +373,10 @@ static void settle(struct run *r)
 	bool waits = input_waits(r);
 	bool open =
 		(r->state == RUNNING && !r->rest.armed) || r->state == DRAINING;
-	uint32_t events =
-		EPOLLRDHUP | (stuck ? EPOLLOUT : 0u) | (waits ? 0u : EPOLLIN);
+	/* Nothing is taken for a program that has not begun. */
+	bool early = r->request != NULL;
+	uint32_t events = EPOLLRDHUP | (stuck ? EPOLLOUT : 0u) |
+			  (waits || early ? 0u : EPOLLIN);
 	int bad = 0;
 
 	for (int i = 0; i < 2; i++)
@@ -409,7 +440,7 @@ static void put_failure(struct run *r, enum guest_error_stage stage, int error,
 	loop_timer_set(r->host.loop, &r->deadline, ENDING_NS);
 }
 
-/* The child reached execve, or says why not. */
+/* The child is about to begin, or says why not. */
 static void take_report(struct run *r)
 {
 	struct spawn_failure f;
@@ -417,13 +448,19 @@ static void take_report(struct run *r)
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	close_report(r);
-	if (got == (ssize_t)sizeof(f)) {
-		put_failure(r, (enum guest_error_stage)f.stage, (int)f.error,
-			    f.stage == GUEST_AT_CWD ? r->cwd : r->program);
+	if (r->warm && got <= 0 && !r->timed_out) {
+		start_over(r);
 		return;
 	}
-	r->state = RUNNING;
+	close_report(r);
+	loop_timer_del(r->host.loop, &r->patience);
+	if (got == (ssize_t)sizeof(f))
+		put_failure(r, (enum guest_error_stage)f.stage, (int)f.error,
+			    f.stage == GUEST_AT_CWD ? r->cwd
+						    : r->request->argv[0]);
+	else
+		r->state = RUNNING;
+	forget_request(r);
 }
 
 static void on_report(struct loop_fd *source, uint32_t events)
@@ -456,8 +493,10 @@ static void fill_exit(struct run *r, int status)
 
 	e->wall_ns = now_ns() - r->started_ns;
 	cgroup_read_usage(r->host.tree, r->cgroup_id, &used);
-	e->cpu_user_ns = used.user_ns;
-	e->cpu_system_ns = used.system_ns;
+	e->cpu_user_ns =
+		used.user_ns - u64_min(used.user_ns, r->before.user_ns);
+	e->cpu_system_ns =
+		used.system_ns - u64_min(used.system_ns, r->before.system_ns);
 	e->memory_peak_bytes = used.memory_peak_bytes;
 	e->reason = GUEST_EXITED;
 	e->code = (uint32_t)WEXITSTATUS(status);
@@ -479,6 +518,8 @@ static void on_main_exit(struct child *c, int status)
 
 	if (r->state == STARTING)
 		take_report(r);
+	if (r->main.pid > 0)
+		return; /* another one was started instead */
 	if (r->state != RUNNING) {
 		pump(r);
 		return;
@@ -495,6 +536,223 @@ static void on_main_exit(struct child *c, int status)
 	pump(r);
 }
 
+/* The process `pid` is the run's; the program in it has not begun. */
+static void adopt(struct run *r, pid_t pid)
+{
+	reaper_add(r->host.reaper, &r->main, pid);
+	r->started_pid = (uint32_t)pid;
+	r->started_ns = now_ns();
+	if (r->request->timeout_ms != 0)
+		loop_timer_set(r->host.loop, &r->deadline,
+			       r->request->timeout_ms * NS_PER_MS);
+	if (loop_add(r->host.loop, &r->report_source, r->report, EPOLLIN) < 0) {
+		kill_all(r);
+		put_failure(r, GUEST_AT_FORK, ENOMEM, "event loop");
+	}
+}
+
+static void start_program(struct run *r)
+{
+	static const int none[SPAWN_ASIDE] = { -1, -1 };
+	char store[SPAWN_STORE_BYTES];
+	struct spawned child;
+	cleanup_fd int cgroup_fd = -1;
+
+	spawn_add_defaults(r->request, &r->who, store);
+	int error = cgroup_take(r->host.tree, &r->cgroup_id, &cgroup_fd);
+	if (error < 0) {
+		put_failure(r, GUEST_AT_FORK, -error, "cgroup of the run");
+		return;
+	}
+	error = spawn_start(r->request, &r->who, cgroup_fd, none, &child);
+	if (error < 0) {
+		put_failure(r, GUEST_AT_FORK, -error, "fork");
+		return;
+	}
+	r->in = child.in;
+	r->out[0] = child.out[0];
+	r->out[1] = child.out[1];
+	r->report = child.report;
+	adopt(r, child.pid);
+}
+
+/* --- code -------------------------------------------------------------------*/
+
+/* Code in an interpreter that starts for it. */
+static void start_plain(struct run *r)
+{
+	static char python[] = "python3";
+	static char node[] = "node";
+	static char option[2][3] = { "-c", "-e" };
+	struct exec_request *req = r->request;
+	const char *code = req->argv[1];
+	char *eval = NULL;
+
+	req->argv[0] = r->language == WARM_PYTHON ? python : node;
+	if (r->language == WARM_NODE && code[0] == '-') {
+		/* Node would take it for an option. */
+		if (asprintf(&eval, "--eval=%s", code) < 0) {
+			put_failure(r, GUEST_AT_FORK, ENOMEM, "memory");
+			return;
+		}
+		req->argv[1] = eval;
+		req->argv[2] = NULL;
+	} else {
+		req->argv[2] = req->argv[1];
+		req->argv[1] = option[r->language];
+		req->argv[3] = NULL;
+	}
+	start_program(r);
+	free(eval);
+}
+
+/* The warm interpreter did not come up to the code. */
+static void start_over(struct run *r)
+{
+	loop_timer_del(r->host.loop, &r->patience);
+	loop_timer_del(r->host.loop, &r->deadline);
+	close_report(r);
+	close_in(r);
+	close_out(r, 0);
+	close_out(r, 1);
+	kill_all(r);
+	reaper_del(r->host.reaper, &r->main);
+	leftover_add(r->host.leftovers, r->cgroup_id, r->out);
+	r->cgroup_id = 0;
+	r->before = (struct cgroup_usage){ .user_ns = 0 };
+	r->started_pid = 0;
+	r->warm = false;
+	start_plain(r);
+}
+
+static void start_warm(struct run *r, const struct warm_process *p)
+{
+	char store[SPAWN_STORE_BYTES];
+
+	r->warm = true;
+	r->cgroup_id = p->cgroup_id;
+	r->before = p->before;
+	r->in = p->in;
+	r->out[0] = p->out[0];
+	r->out[1] = p->out[1];
+	r->report = p->channel;
+	if (!(r->request->flags & GUEST_EXEC_STDIN))
+		fd_close(&r->in);
+	spawn_add_defaults(r->request, &r->who, store);
+	int error = warm_send_job(r->report, r->request, &r->who);
+	adopt(r, p->pid);
+	if (error < 0)
+		start_over(r);
+	else
+		loop_timer_set(r->host.loop, &r->patience, PATIENCE_NS);
+}
+
+static void on_warm(struct warm_waiter *waiter, struct warm_process *p)
+{
+	struct run *r = container_of(waiter, struct run, waiter);
+
+	loop_timer_del(r->host.loop, &r->patience);
+	if (p == NULL)
+		start_plain(r);
+	else
+		start_warm(r, p);
+	pump(r);
+}
+
+static void on_patience(struct loop_timer *timer)
+{
+	struct run *r = container_of(timer, struct run, patience);
+
+	if (r->warm) {
+		start_over(r);
+	} else {
+		warm_cancel(&r->waiter);
+		start_plain(r);
+	}
+	pump(r);
+}
+
+/* Without code only the interpreter is asked for, warm. */
+static void launch_code(struct run *r)
+{
+	struct exec_request *req = r->request;
+	bool empty = req->argv[1][0] == '\0';
+	struct warm_process p;
+	enum warm_answer answer = WARM_NONE;
+
+	/* While all is frozen a process does not answer. */
+	if (!r->host.freezer->frozen && warm_fits(r->language, req, &r->who))
+		answer = warm_take(r->host.warm, r->language, empty, &r->waiter,
+				   &p);
+	if (answer == WARM_TAKEN)
+		start_warm(r, &p);
+	else if (answer == WARM_NONE)
+		start_plain(r);
+	else
+		loop_timer_set(r->host.loop, &r->patience,
+			       empty ? FIRST_PATIENCE_NS : PATIENCE_NS);
+}
+
+/* --- beginning and end ------------------------------------------------------*/
+
+/* True for a language that may have warm interpreters; bash becomes a shell
+ * line. */
+static bool find_language(struct run *r)
+{
+	struct exec_request *req = r->request;
+	const char *name = req->argv[0];
+
+	if (strcmp(name, "bash") == 0) {
+		req->flags |= GUEST_EXEC_SHELL;
+		req->argv[0] = req->argv[1];
+		return false;
+	}
+	r->language = strcmp(name, "python") == 0 ? WARM_PYTHON : WARM_NODE;
+	return true;
+}
+
+static bool is_language(const char *name)
+{
+	return strcmp(name, "python") == 0 || strcmp(name, "node") == 0 ||
+	       strcmp(name, "bash") == 0;
+}
+
+static void launch(struct run *r)
+{
+	struct exec_request *req = r->request;
+
+	(void)snprintf(r->cwd, sizeof(r->cwd), "%s", req->cwd);
+	account_root(&r->who);
+	int error = req->user[0] == '\0'
+			    ? 0
+			    : account_find("/etc", req->user, &r->who);
+	if (error < 0)
+		put_failure(r, GUEST_AT_USER, -error, req->user);
+	else if (!(req->flags & GUEST_EXEC_CODE))
+		start_program(r);
+	else if (!is_language(req->argv[0]))
+		put_failure(r, GUEST_AT_REQUEST, EINVAL, "language");
+	else if (find_language(r))
+		launch_code(r);
+	else
+		start_program(r);
+}
+
+/* What the request asks for; a frame is put when that cannot be done. */
+static void begin(struct run *r)
+{
+	size_t n = r->stream.head.length;
+
+	r->payload = stream_take(&r->stream);
+	r->request = calloc(1, sizeof(*r->request));
+	if (r->request == NULL)
+		put_failure(r, GUEST_AT_FORK, ENOMEM, "memory");
+	else if (frames_parse_exec(r->payload, n, r->request) < 0)
+		put_failure(r, GUEST_AT_REQUEST, EINVAL, "EXEC frame");
+	else
+		launch(r);
+}
+
 static void prepare(struct run *r)
 {
 	r->socket = (struct loop_fd){ .fd = -1, .on_event = on_socket };
@@ -505,67 +763,12 @@ static void prepare(struct run *r)
 	r->deadline = (struct loop_timer){ .on_expire = on_deadline };
 	r->rest = (struct loop_timer){ .on_expire = on_rest };
 	r->main = (struct child){ .on_exit = on_main_exit };
+	r->patience = (struct loop_timer){ .on_expire = on_patience };
+	r->waiter = (struct warm_waiter){ .on_ready = on_warm };
 	r->report = -1;
 	r->in = -1;
 	r->out[0] = -1;
 	r->out[1] = -1;
-}
-
-static void launch(struct run *r, struct exec_request *req)
-{
-	char store[SPAWN_STORE_BYTES];
-	struct account who;
-	struct spawned child;
-	cleanup_fd int cgroup_fd = -1;
-
-	(void)snprintf(r->program, sizeof(r->program), "%s", req->argv[0]);
-	(void)snprintf(r->cwd, sizeof(r->cwd), "%s", req->cwd);
-	account_root(&who);
-	int error = req->user[0] == '\0'
-			    ? 0
-			    : account_find("/etc", req->user, &who);
-	if (error < 0) {
-		put_failure(r, GUEST_AT_USER, -error, req->user);
-		return;
-	}
-	spawn_add_defaults(req, &who, store);
-	error = cgroup_take(r->host.tree, &r->cgroup_id, &cgroup_fd);
-	if (error < 0) {
-		put_failure(r, GUEST_AT_FORK, -error, "cgroup of the run");
-		return;
-	}
-	r->started_ns = now_ns();
-	error = spawn_start(req, &who, cgroup_fd, &child);
-	if (error < 0) {
-		put_failure(r, GUEST_AT_FORK, -error, "fork");
-		return;
-	}
-	reaper_add(r->host.reaper, &r->main, child.pid);
-	r->started_pid = (uint32_t)child.pid;
-	r->in = child.in;
-	r->out[0] = child.out[0];
-	r->out[1] = child.out[1];
-	r->report = child.report;
-	if (req->timeout_ms != 0)
-		loop_timer_set(r->host.loop, &r->deadline,
-			       req->timeout_ms * NS_PER_MS);
-}
-
-/* What the request asks for; a frame is put when that cannot be done. */
-static void begin(struct run *r)
-{
-	struct stream *s = &r->stream;
-	struct exec_request *req = calloc(1, sizeof(*req));
-
-	if (req == NULL)
-		put_failure(r, GUEST_AT_FORK, ENOMEM, "memory");
-	else if (frames_parse_exec(s->in, s->head.length, req) < 0)
-		put_failure(r, GUEST_AT_REQUEST, EINVAL, "EXEC frame");
-	else
-		launch(r, req);
-	free(req);
-	stream_shrink(s);
-	stream_next(s);
 }
 
 struct run *run_start(const struct run_host *host, struct stream *s,
@@ -586,9 +789,6 @@ struct run *run_start(const struct run_host *host, struct stream *s,
 	r->socket_events = EPOLLRDHUP | EPOLLIN | EPOLLOUT;
 	int bad = loop_add(host->loop, &r->socket, r->stream.fd,
 			   r->socket_events);
-	if (r->report >= 0)
-		bad |= loop_add(host->loop, &r->report_source, r->report,
-				EPOLLIN);
 	if (bad != 0) {
 		run_abort(r);
 		return NULL;

@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "reaper.h"
 #include "stream.h"
+#include "warm.h"
 
 struct run;
 
@@ -24,6 +25,7 @@ struct run_host {
 	struct leftovers *leftovers;
 	struct reaper *reaper;
 	struct freezer *freezer;
+	struct warm *warm;
 	/* Called once, last thing: `run` has been freed, `owner` is told. */
 	void (*on_done)(void *owner);
 };

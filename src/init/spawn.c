@@ -31,7 +31,8 @@ enum {
 	OUT,
 	ERR,
 	REPORT,
-	KEPT
+	KEPT,
+	KEPT_MAX = KEPT + SPAWN_ASIDE
 };
 
 static bool has_name(const struct exec_request *req, const char *entry)
@@ -93,13 +94,13 @@ static noreturn_fn void fail(int report, enum guest_error_stage stage,
 
 void spawn_keep_only(const int *fds, int count)
 {
-	int high[KEPT];
+	int high[KEPT_MAX];
 	sigset_t none;
 
 	/* Out of the way of the targets first. */
-	ASSERT(count <= KEPT);
+	ASSERT(count <= KEPT_MAX);
 	for (int i = 0; i < count; i++) {
-		high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, KEPT);
+		high[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, KEPT_MAX);
 		if (high[i] < 0)
 			_exit(127);
 	}
@@ -170,9 +171,10 @@ static void run_shell(char *line)
 }
 
 static noreturn_fn void child(struct exec_request *req,
-			      const struct account *who, const int fds[KEPT])
+			      const struct account *who, const int *fds,
+			      int count)
 {
-	spawn_keep_only(fds, KEPT);
+	spawn_keep_only(fds, count);
 	if (fcntl(REPORT, F_SETFD, FD_CLOEXEC) < 0)
 		_exit(127);
 	(void)setsid();
@@ -223,11 +225,24 @@ static int make_stdin(uint32_t flags, int fds[2])
 	return fds[0] < 0 ? -errno : 0;
 }
 
+int spawn_make_pipe(int *ret_theirs, int *ret_mine, bool mine_writes)
+{
+	int fds[2] = { -1, -1 };
+	int mine = mine_writes ? 1 : 0;
+	int r = make_pipe(fds, mine);
+
+	*ret_mine = fds[mine];
+	*ret_theirs = fds[1 - mine];
+	return r;
+}
+
 int spawn_start(struct exec_request *req, const struct account *who,
-		int cgroup_fd, struct spawned *ret)
+		int cgroup_fd, const int aside[SPAWN_ASIDE],
+		struct spawned *ret)
 {
 	int pipes[KEPT][2] = { { -1, -1 }, { -1, -1 }, { -1, -1 }, { -1, -1 } };
-	int fds[KEPT];
+	int fds[KEPT_MAX];
+	int count = KEPT;
 	pid_t pid = 0;
 
 	int r = make_stdin(req->flags, pipes[IN]);
@@ -237,9 +252,11 @@ int spawn_start(struct exec_request *req, const struct account *who,
 		fds[IN] = pipes[IN][0];
 		for (int i = OUT; i < KEPT; i++)
 			fds[i] = pipes[i][1];
+		for (int i = 0; i < SPAWN_ASIDE && aside[i] >= 0; i++)
+			fds[count++] = aside[i];
 		pid = fork_into(cgroup_fd);
 		if (pid == 0)
-			child(req, who, fds);
+			child(req, who, fds, count);
 		r = pid < 0 ? (int)pid : 0;
 	}
 	if (r == 0) {

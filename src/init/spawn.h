@@ -8,6 +8,7 @@
 #ifndef BRIG_INIT_SPAWN_H
 #define BRIG_INIT_SPAWN_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "accounts.h"
@@ -32,9 +33,17 @@ struct spawn_failure {
 void spawn_add_defaults(struct exec_request *req, const struct account *who,
 			char store[SPAWN_STORE_BYTES]);
 
-/* 0, or -errno when pipes or the process could not be made. */
+/* The program gets copies of the descriptors in `aside` (-1: none) as 4 and
+ * 5. 0, or -errno when pipes or the process could not be made. */
+#define SPAWN_ASIDE 2
 must_check int spawn_start(struct exec_request *req, const struct account *who,
-			   int cgroup_fd, struct spawned *ret);
+			   int cgroup_fd, const int aside[SPAWN_ASIDE],
+			   struct spawned *ret);
+
+/* A pipe as runs have it: *ret_mine is non-blocking, and the end that is
+ * written to if `mine_writes`. */
+must_check int spawn_make_pipe(int *ret_theirs, int *ret_mine,
+			       bool mine_writes);
 
 /* Starts a program of the guest as root, with no input and its output thrown
  * away. The pid, or -errno. */

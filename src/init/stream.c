@@ -91,11 +91,14 @@ void stream_next(struct stream *s)
 	s->in_got = 0;
 }
 
-void stream_shrink(struct stream *s)
+char *stream_take(struct stream *s)
 {
-	free(s->in);
+	char *payload = s->in;
+
+	stream_next(s);
 	s->in = NULL;
 	s->in_cap = 0;
+	return payload;
 }
 
 char *stream_room(struct stream *s)

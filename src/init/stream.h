@@ -43,8 +43,9 @@ must_check int stream_read(struct stream *s, enum frames_phase phase);
 /* Forgets the frame that was read. */
 void stream_next(struct stream *s);
 
-/* Gives back the memory of the frame that was read. */
-void stream_shrink(struct stream *s);
+/* Forgets the frame that was read and gives its payload to the caller, who
+ * frees it; NULL when it had none. */
+must_check char *stream_take(struct stream *s);
 
 /* True when nothing waits to be sent: then one frame may be put. */
 static inline bool stream_idle(const struct stream *s)

@@ -137,9 +137,10 @@ class Run:
 
 
 def exec_payload(argv, shell=False, stdin=False, env=(), cwd="", user="",
-                 timeout_ms=0):
+                 timeout_ms=0, code=False):
     """The payload of an EXEC frame."""
-    flags = (SHELL if shell else 0) | (WITH_STDIN if stdin else 0)
+    flags = (SHELL if shell else 0) | (WITH_STDIN if stdin else 0) | \
+        (CODE if code else 0)
     strings = [user, cwd, *argv, *env]
     return struct.pack("<IIII", flags, timeout_ms, len(argv), len(env)) + \
         b"".join((s if isinstance(s, bytes) else s.encode()) + b"\0"
@@ -193,6 +194,9 @@ class Agent:
 
     def sh_started(self, line, **kw):
         return self.exec([line], shell=True, **kw).started()
+
+    def code(self, language, code, **kw):
+        return self.run([language, code], code=True, **kw)
 
     def stat(self, path):
         with self.connect() as c:
