@@ -216,7 +216,8 @@ UNIT_LIBS_brigd_text := -ljansson
 UNIT_brigd_args := $(patsubst %,src/brigd/%.o,args body fault id) $(BASE_OBJS)
 UNIT_LIBS_brigd_args := -ljansson -lm
 UNIT_brigd_frame := $(patsubst %,src/brigd/%.o,frame peer_guest) $(BASE_OBJS)
-UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image store) $(BASE_OBJS)
+UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image saved store) \
+	$(BASE_OBJS)
 UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
 
 UNIT_TESTS += manifest worker snapstore snap_damage snap_crash snapfile

@@ -75,7 +75,9 @@ enum vmm_msg_type {
 	VMM_SAVED = 21, /* seq: of VMM_SAVE; status: 0 or -errno; u.saved */
 };
 
-/* Descriptors of VMM_BOOT, in this order. */
+/* Descriptors of VMM_BOOT: these, then `layers` sealed disk layers, oldest
+ * first: the disk of a snapshot without memory. Where a layer has data
+ * (SEEK_DATA) it stands for what is below. */
 enum vmm_boot_fd {
 	VMM_BOOT_FD_KERNEL,  /* ELF, read only */
 	VMM_BOOT_FD_INITRD,  /* cpio archive, read only */
@@ -92,7 +94,7 @@ enum vmm_boot_flags {
 struct vmm_boot {
 	uint64_t base_bytes; /* size of the base image; at most disk_bytes */
 	uint32_t flags;      /* enum vmm_boot_flags */
-	uint32_t zero;
+	uint32_t layers;     /* sealed ones, at most BRIG_LAYERS_MAX */
 };
 
 /* Descriptors of VMM_RESTORE and VMM_RESET: these, then `layers` sealed disk

@@ -13,8 +13,8 @@
 
 #include "cc.h"
 
-/* Most descriptors that one packet may carry. */
-#define FD_PASS_MAX 8
+/* Most descriptors that one packet may carry: SCM_MAX_FD of Linux. */
+#define FD_PASS_MAX 253
 
 /* Closes *fd if it is open and sets it to -1. Keeps errno. */
 void fd_close(int *fd);

@@ -42,11 +42,11 @@ static const struct guest_events guest_events = {
 };
 
 static void on_connected(struct vmm_call *call, int status, int fd,
-			 const struct vmm_stats *stats)
+			 const struct vmm_msg *msg)
 {
 	struct agent *a = container_of(call, struct agent, call);
 
-	(void)stats;
+	(void)msg;
 	if (status == 0) {
 		a->conn = guest_conn_new(a->sb->set->app->loop, fd,
 					 &guest_events, a);
@@ -95,7 +95,7 @@ int agent_start(struct agent *a, struct sandbox *sb, enum guest_frame_type type,
 		return r;
 	}
 	a->active = true;
-	r = vmm_peer_connect(sb->vmm, BRIG_AGENT_PORT, &a->call);
+	r = vmm_peer_connect(sandbox_vmm(sb), BRIG_AGENT_PORT, &a->call);
 	if (r < 0) {
 		agent_stop(a);
 		agent_fault(sb, r, fault);
@@ -111,7 +111,7 @@ void agent_stop(struct agent *a)
 		return;
 	a->active = false;
 	sandbox_op_end(a->sb, &a->op);
-	vmm_peer_cancel(a->sb->vmm, &a->call);
+	vmm_peer_cancel(sandbox_vmm(a->sb), &a->call);
 	loop_timer_del(a->sb->set->app->loop, &a->deadline);
 	guest_conn_close(a->conn);
 	a->conn = NULL;

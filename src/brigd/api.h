@@ -9,8 +9,24 @@
 #include "http.h"
 #include "sandbox.h"
 
-/* api_sandbox.c */
+/* api_create.c */
 void api_create(struct request *rq);
+void api_create_v2(struct request *rq);
+
+/* The spec of a sandbox from a snapshot of the tenant; `a` may say no more
+ * than what the snapshot is. */
+struct args_make;
+struct creation;
+must_check int api_spec_of_snapshot(struct request *rq, const char *id,
+				    const struct args_make *a,
+				    struct sandbox_spec *spec,
+				    struct fault *fault);
+
+/* Makes `count` of them and answers through `c`. */
+void api_create_many(struct creation *c, struct request *rq,
+		     const struct sandbox_spec *spec, uint32_t count);
+
+/* api_sandbox.c */
 void api_list(struct request *rq);
 void api_delete(struct request *rq);
 void api_delete_all(struct request *rq);
@@ -38,6 +54,12 @@ void api_logs(struct request *rq);
 /* api_system.c */
 void api_health(struct request *rq);
 void api_host(struct request *rq);
+
+/* A sandbox as JSON, without or with what its VMM counted (NULL: not known).
+ * `storage` is called `disk_size` in lists. */
+json_t *api_sandbox_json(const struct sandbox *sb,
+			 const struct vmm_stats *stats);
+json_t *api_sandbox_json_v1(const struct sandbox *sb, const char *storage);
 
 /* The sandbox that the path names; NULL after answering 404. */
 struct sandbox *api_sandbox_of(struct request *rq);

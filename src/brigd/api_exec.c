@@ -71,7 +71,7 @@ static void job_free(struct job *job)
 	if (is_v2(job))
 		LIST_REMOVE(job, link);
 	if (job->sb != NULL)
-		vmm_peer_cancel(job->sb->vmm, &job->stats_call);
+		vmm_peer_cancel(sandbox_vmm(job->sb), &job->stats_call);
 	run_free(&job->run);
 	free(job);
 }
@@ -231,26 +231,26 @@ static void answer(struct job *job)
 }
 
 static void on_stats_after(struct vmm_call *call, int status, int fd,
-			   const struct vmm_stats *stats)
+			   const struct vmm_msg *msg)
 {
 	struct job *job = container_of(call, struct job, stats_call);
 
 	(void)fd;
 	job->host.known = job->host.known && status == 0;
 	if (status == 0)
-		job->host.after = *stats;
+		job->host.after = msg->u.stats;
 	answer(job);
 }
 
 static void on_stats_before(struct vmm_call *call, int status, int fd,
-			    const struct vmm_stats *stats)
+			    const struct vmm_msg *msg)
 {
 	struct job *job = container_of(call, struct job, stats_call);
 
 	(void)fd;
 	job->host.known = status == 0;
 	if (status == 0)
-		job->host.before = *stats;
+		job->host.before = msg->u.stats;
 }
 
 static void on_done(struct run *run)
@@ -264,10 +264,10 @@ static void on_done(struct run *run)
 		return;
 	}
 	exec_read_cpu(job->sb, &job->host.cpu_after_usec);
-	vmm_peer_cancel(job->sb->vmm, &job->stats_call);
+	vmm_peer_cancel(sandbox_vmm(job->sb), &job->stats_call);
 	job->stats_call.on_reply = on_stats_after;
 	if (job->sb->state != SANDBOX_RUNNING || !job->host.known ||
-	    vmm_peer_stats(job->sb->vmm, &job->stats_call) < 0) {
+	    vmm_peer_stats(sandbox_vmm(job->sb), &job->stats_call) < 0) {
 		job->host.known = false;
 		answer(job);
 	}
@@ -313,12 +313,12 @@ static void start(struct request *rq, struct sandbox *sb, struct args_run *args,
 	memcpy(job->request_id, rq->id, sizeof(job->request_id));
 	job->stats_call.on_reply = on_stats_before;
 	if (is_v2(job) && sb->state == SANDBOX_RUNNING &&
-	    vmm_peer_stats(sb->vmm, &job->stats_call) == 0)
+	    vmm_peer_stats(sandbox_vmm(sb), &job->stats_call) == 0)
 		exec_read_cpu(sb, &job->host.cpu_before_usec);
 	int r = run_start(&job->run, sb, args, keep_max(args), &run_events,
 			  &fault);
 	if (r < 0) {
-		vmm_peer_cancel(sb->vmm, &job->stats_call);
+		vmm_peer_cancel(sandbox_vmm(sb), &job->stats_call);
 		free(job);
 		api_reply_sandbox_fault(rq, &fault, sb);
 		return;

@@ -18,6 +18,7 @@
 
 #include "agent.h"
 #include "api.h"
+#include "args.h"
 #include "fd.h"
 #include "log.h"
 #include "num.h"
@@ -361,9 +362,8 @@ static int spool(struct upload *u, const char *bytes, size_t n,
 		 struct fault *fault)
 {
 	if (u->spool < 0)
-		u->spool = open(api_app(u->rq)->layers_dir,
-				O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	int r = u->spool < 0 ? -errno : fd_write_all(u->spool, bytes, n);
+		u->spool = snapstore_file(api_app(u->rq)->snapstore);
+	int r = u->spool < 0 ? u->spool : fd_write_all(u->spool, bytes, n);
 	if (r == 0)
 		return 0;
 	log_error("upload: spool: %s", strerror(-r));

@@ -1,4 +1,4 @@
-/* api_sandbox.c - create, list, get, delete and console.
+/* api_sandbox.c - list, get, delete and console; sandboxes as JSON.
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
@@ -52,180 +52,15 @@ static json_t *created_at(const struct sandbox *sb)
 	return json_string(text);
 }
 
-/* `storage` is called `disk_size` in lists. */
-static json_t *to_json(const struct sandbox *sb, const char *storage)
+json_t *api_sandbox_json_v1(const struct sandbox *sb, const char *storage)
 {
 	return json_pack("{s:s, s:I, s:o, s:I, s:s, s:s, s:I, s:s, s:o}", "id",
 			 sb->id, "cpu", (json_int_t)sb->cpus, "created_at",
-			 created_at(sb), "memory", (json_int_t)sb->memory_mib,
-			 "name", sb->name, "status", sandbox_status(sb),
-			 storage, (json_int_t)sb->storage_gb, "image",
-			 sb->image, "reason", reason_of(sb));
-}
-
-/* --- Create ------------------------------------------------------------------------------------ */
-
-struct creation {
-	struct sandbox_waiter waiter;
-	struct request *rq;
-	bool failed;
-	char reason[24];
-	struct buf console; /* its end, when the boot failed */
-};
-
-static void creation_free(struct creation *c)
-{
-	buf_free(&c->console);
-	free(c);
-}
-
-static void on_create_abort(struct request *rq)
-{
-	struct creation *c = rq->job;
-
-	sandbox_unwait(&c->waiter);
-	creation_free(c);
-}
-
-/* Keep what tells why, then leave nothing behind. */
-static void boot_failed(struct creation *c, struct sandbox *sb)
-{
-	struct store *store = sb->set->app->store;
-
-	if (c->failed)
-		return;
-	c->failed = true;
-	memcpy(c->reason, sb->reason, sizeof(c->reason));
-	if (console_add_tail(sb->console, CONSOLE_TAIL_BYTES, &c->console) < 0)
-		log_warn("sandbox=%s boot log is not shown: no memory", sb->id);
-	if (store_drop_idempotent(store, sb->id) < 0)
-		log_warn("sandbox=%s idempotency key stays; going on", sb->id);
-	sandbox_delete(sb);
-}
-
-static void reply_boot_failed(struct creation *c)
-{
-	struct fault fault;
-	const char *reason = c->reason[0] != '\0' ? c->reason : "deleted";
-	json_t *details = json_pack("{s:s, s:s}", "reason", reason, "console",
-				    c->console.len > 0 ? c->console.data : "");
-
-	(void)fault_set(&fault, 500, "boot_failed",
-			"the sandbox did not become ready: %s", reason);
-	http_reply_fault(c->rq, &fault, details);
-	creation_free(c);
-}
-
-static void on_create_change(struct sandbox_waiter *w, struct sandbox *sb,
-			     bool gone)
-{
-	struct creation *c = container_of(w, struct creation, waiter);
-
-	if (gone) {
-		reply_boot_failed(c);
-	} else if (sb->state == SANDBOX_RUNNING) {
-		sandbox_unwait(w);
-		http_reply_json(c->rq, to_json(sb, "storage"));
-		creation_free(c);
-	} else {
-		boot_failed(c, sb);
-	}
-}
-
-static void answer_create(struct request *rq, struct sandbox *sb, bool wait)
-{
-	if (sb->state != SANDBOX_CREATING || !wait) {
-		http_reply_json(rq, to_json(sb, "storage"));
-		return;
-	}
-	struct creation *c = calloc(1, sizeof(*c));
-	if (c == NULL) {
-		http_reply_error(rq, 500, "no_memory", "out of memory");
-		return;
-	}
-	c->rq = rq;
-	c->console.max = 4 * CONSOLE_TAIL_BYTES + 4096;
-	c->waiter.on_change = on_create_change;
-	sandbox_wait(sb, &c->waiter);
-	rq->job = c;
-	rq->on_abort = on_create_abort;
-}
-
-/* 1: the key made *ret before; 0: it is new (or there is none); -EINVAL after
- * filling *fault. */
-static int look_up_key(const struct request *rq, const char *key,
-		       const uint8_t hash[AUTH_HASH_BYTES],
-		       struct sandbox **ret, struct fault *fault)
-{
-	uint8_t before[AUTH_HASH_BYTES];
-	char id[BRIG_ID_BYTES];
-
-	if (key == NULL)
-		return 0;
-	if (key[0] == '\0' || strlen(key) >= IDEMPOTENCY_KEY_BYTES)
-		return fault_set(fault, 422, "invalid_field",
-				 "Idempotency-Key must have 1 to %u bytes",
-				 IDEMPOTENCY_KEY_BYTES - 1);
-	int r = store_get_idempotent(api_app(rq)->store, rq->tenant, key,
-				     when_now_ms(), before, id);
-	if (r == -ENOENT)
-		return 0;
-	if (r < 0)
-		return fault_set(fault, 503, "store_error",
-				 "the database does not answer");
-	if (memcmp(before, hash, AUTH_HASH_BYTES) != 0)
-		return fault_set(fault, 409, "idempotency_conflict",
-				 "this Idempotency-Key was used with another "
-				 "body");
-	*ret = sandbox_find(api_app(rq)->sandboxes, rq->tenant, id);
-	if (*ret == NULL)
-		return fault_set(fault, 422, "idempotency_key_used",
-				 "the sandbox that this Idempotency-Key made "
-				 "is deleted");
-	return 1;
-}
-
-static int create(struct request *rq, const struct args_create *args,
-		  struct sandbox **ret, struct fault *fault)
-{
-	uint8_t hash[AUTH_HASH_BYTES];
-	const char *key = http_header(rq, "Idempotency-Key");
-
-	auth_hash(rq->body.len > 0 ? rq->body.data : "", rq->body.len, hash);
-	int r = look_up_key(rq, key, hash, ret, fault);
-	if (r != 0)
-		return r;
-	r = sandbox_create(api_app(rq)->sandboxes, args, rq->tenant, ret,
-			   fault);
-	if (r < 0 || key == NULL)
-		return r;
-	r = store_put_idempotent(api_app(rq)->store, rq->tenant, key, hash,
-				 (*ret)->id, when_now_ms());
-	if (r == 0)
-		return 0;
-	sandbox_delete(*ret); /* a retry would make a second one */
-	return fault_set(fault, 503, "store_error",
-			 "the database does not answer");
-}
-
-void api_create(struct request *rq)
-{
-	struct args_create args;
-	struct fault fault;
-	struct sandbox *sb = NULL;
-	int r = args_parse_create(rq->body.data, rq->body.len, &args, &fault);
-
-	if (r < 0) {
-		http_reply_fault(rq, &fault, NULL);
-		return;
-	}
-	r = create(rq, &args, &sb, &fault);
-	ASSERT(r < 0 || sb != NULL);
-	if (r < 0)
-		http_reply_fault(rq, &fault, NULL);
-	else
-		answer_create(rq, sb, args.wait_for_ready);
-	args_free_create(&args);
+			 created_at(sb), "memory",
+			 (json_int_t)sb->shape.memory_mib, "name", sb->name,
+			 "status", sandbox_status(sb), storage,
+			 (json_int_t)sandbox_disk_gib(sb), "image",
+			 sb->shape.image, "reason", reason_of(sb));
 }
 
 /* --- List and get ------------------------------------------------------------------------------ */
@@ -260,8 +95,8 @@ void api_list(struct request *rq)
 		if (!is_visible(sb, rq))
 			continue;
 		if (total >= first && total < first + size)
-			(void)json_array_append_new(data,
-						    to_json(sb, "disk_size"));
+			(void)json_array_append_new(
+				data, api_sandbox_json_v1(sb, "disk_size"));
 		total++;
 	}
 	http_reply_json(rq,
@@ -305,41 +140,60 @@ static json_t *stats_json(const struct sandbox *sb,
 				  (json_int_t)stats->console_dropped,
 				  "layer_bytes",
 				  (json_int_t)stats->layer_bytes));
-	if (cgroup_read_cpu(sb->cgroup_fd, &cpu) == 0)
+	if (cgroup_read_cpu(sandbox_cgroup(sb), &cpu) == 0)
 		(void)json_object_set_new(v, "cpu_usec",
 					  json_integer((json_int_t)cpu));
-	if (cgroup_read_memory(sb->cgroup_fd, &memory) == 0)
+	if (cgroup_read_memory(sandbox_cgroup(sb), &memory) == 0)
 		(void)json_object_set_new(v, "memory_bytes",
 					  json_integer((json_int_t)memory));
 	return v;
 }
 
-static void reply_inspection(struct request *rq, const struct sandbox *sb,
-			     const struct vmm_stats *stats)
+static json_t *text_or_null(const char *text)
+{
+	return text[0] != '\0' ? json_string(text) : json_null();
+}
+
+/* Of a template it is the template's own affair. */
+static json_t *snapshot_of(const struct sandbox *sb)
+{
+	return sb->origin == ORIGIN_SNAPSHOT ? text_or_null(sb->snapshot)
+					     : json_null();
+}
+
+json_t *api_sandbox_json(const struct sandbox *sb,
+			 const struct vmm_stats *stats)
 {
 	json_t *ready =
 		sb->ready_ms >= 0 ? json_integer(sb->ready_ms) : json_null();
 
-	http_reply_json(
-		rq,
-		json_pack("{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, "
-			  "s:o}",
-			  "id", sb->id, "name", sb->name, "status",
-			  sandbox_status(sb), "reason", reason_of(sb), "image",
-			  sb->image, "vcpus", (json_int_t)sb->vcpus,
-			  "memory_mib", (json_int_t)sb->memory_mib,
-			  "disk_bytes", (json_int_t)sb->disk_bytes,
-			  "created_at", created_at(sb), "ready_ms", ready,
-			  "stats", stats_json(sb, stats)));
+	return json_pack(
+		"{s:s, s:s, s:s, s:o, s:s, s:I, s:I, s:I, s:o, s:o, s:s, s:o, "
+		"s:o, s:o, s:o}",
+		"id", sb->id, "name", sb->name, "status", sandbox_status(sb),
+		"reason", reason_of(sb), "image", sb->shape.image, "vcpus",
+		(json_int_t)sb->shape.vcpus, "memory_mib",
+		(json_int_t)sb->shape.memory_mib, "disk_bytes",
+		(json_int_t)sb->shape.disk_bytes, "created_at", created_at(sb),
+		"ready_ms", ready, "origin", sandbox_origin_name(sb),
+		"template", text_or_null(sb->template_name), "snapshot",
+		snapshot_of(sb), "receipt", receipt_json(&sb->receipt), "stats",
+		stats_json(sb, stats));
+}
+
+static void reply_inspection(struct request *rq, const struct sandbox *sb,
+			     const struct vmm_stats *stats)
+{
+	http_reply_json(rq, api_sandbox_json(sb, stats));
 }
 
 static void on_inspected(struct vmm_call *call, int status, int fd,
-			 const struct vmm_stats *stats)
+			 const struct vmm_msg *msg)
 {
 	struct inspection *i = container_of(call, struct inspection, call);
 
 	(void)fd;
-	reply_inspection(i->rq, i->sb, status == 0 ? stats : NULL);
+	reply_inspection(i->rq, i->sb, status == 0 ? &msg->u.stats : NULL);
 	free(i);
 }
 
@@ -347,7 +201,7 @@ static void on_inspect_abort(struct request *rq)
 {
 	struct inspection *i = rq->job;
 
-	vmm_peer_cancel(i->sb->vmm, &i->call);
+	vmm_peer_cancel(sandbox_vmm(i->sb), &i->call);
 	free(i);
 }
 
@@ -358,11 +212,11 @@ void api_get(struct request *rq)
 	if (sb == NULL)
 		return;
 	struct inspection *i = calloc(1, sizeof(*i));
-	if (i != NULL && sb->vmm != NULL) {
+	if (i != NULL) {
 		i->call.on_reply = on_inspected;
 		i->sb = sb;
 		i->rq = rq;
-		if (vmm_peer_stats(sb->vmm, &i->call) == 0) {
+		if (vmm_peer_stats(sandbox_vmm(sb), &i->call) == 0) {
 			rq->job = i;
 			rq->on_abort = on_inspect_abort;
 			return;

@@ -63,7 +63,7 @@ static void reply(struct inquiry *q, const struct usage *u)
 	const struct sandbox *sb = q->sb;
 	char now[WHEN_BYTES];
 	double mb = u->memory_bytes / MIB;
-	double percent = 100 * mb / sb->memory_mib;
+	double percent = 100 * mb / sb->shape.memory_mib;
 
 	when_format(when_now_ms(), now);
 	http_reply_json(q->rq,
@@ -90,8 +90,8 @@ static void use_report(struct inquiry *q, const struct frame *f)
 	if (s.memory_available_bytes < s.memory_total_bytes)
 		u.memory_bytes = (double)(s.memory_total_bytes -
 					  s.memory_available_bytes);
-	if (u.memory_bytes > q->sb->memory_mib * MIB)
-		u.memory_bytes = q->sb->memory_mib * MIB;
+	if (u.memory_bytes > q->sb->shape.memory_mib * MIB)
+		u.memory_bytes = q->sb->shape.memory_mib * MIB;
 	agent_stop(&q->agent);
 	reply(q, &u);
 }

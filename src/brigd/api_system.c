@@ -5,6 +5,7 @@
 #include "image.h"
 #include "meminfo.h"
 #include "peer_spawn.h"
+#include "pool.h"
 
 void api_health(struct request *rq)
 {
@@ -34,11 +35,12 @@ void api_host(struct request *rq)
 	enum spawn_kvm_kind kind = spawn_peer_kvm(app->spawn, &iterations);
 
 	TAILQ_FOREACH(sb, &app->sandboxes->list, link) {
-		if (sb->process != PROCESS_NONE)
-			committed += sb->memory_mib;
+		if (sb->shell != NULL)
+			committed += sb->shape.memory_mib;
 	}
 	http_reply_json(rq,
-			json_pack("{s:s, s:{s:s, s:I}, s:I, s:I, s:I, s:o}",
+			json_pack("{s:s, s:{s:s, s:I}, s:I, s:I, s:I, "
+				  "s:{s:I, s:I}, s:o}",
 				  "version", BRIG_VERSION, "kvm", "kind",
 				  kvm_name(kind), "iterations_per_s",
 				  (json_int_t)iterations, "sandboxes",
@@ -46,5 +48,7 @@ void api_host(struct request *rq)
 				  "memory_mib_total",
 				  (json_int_t)meminfo_mib("MemTotal"),
 				  "memory_mib_committed", (json_int_t)committed,
+				  "pool", "size", (json_int_t)app->pool_size,
+				  "ready", (json_int_t)pool_ready(app->pool),
 				  "images", image_list(app->images_dir)));
 }

@@ -8,19 +8,25 @@
 #define BRIGD_APP_H
 
 #include "loop.h"
+#include "shell.h"
 
 struct app {
 	struct loop *loop;
 	struct store *store;
 	struct auth *auth;
+	struct worker *worker;
+	struct snapstore *snapstore;
+	struct shell_set shells;
 	struct spawn_peer *spawn;
+	struct pool *pool;
+	struct template_set *templates;
 	struct sandbox_set *sandboxes;
 	struct http *http;
 	struct runlog *runlog;
 	const char *images_dir;
-	const char *layers_dir; /* where unnamed layers are made */
 	const char *kernel_path;
 	const char *initrd_path;
+	unsigned int pool_size; /* shells of one kind */
 };
 
 #endif

@@ -11,7 +11,7 @@
 #include "id.h"
 #include "wire/guest.h"
 
-static bool is_image_name(const char *s)
+bool args_is_image_name(const char *s)
 {
 	size_t n = strlen(s);
 
@@ -22,8 +22,8 @@ static bool is_image_name(const char *s)
 }
 
 /* {name: value}; names as a shell could set them, at least without '='. */
-static int get_env(json_t *object, const char *name, json_t **ret,
-		   struct fault *fault)
+int args_get_env(json_t *object, const char *name, json_t **ret,
+		 struct fault *fault)
 {
 	const char *key;
 	json_t *value;
@@ -80,14 +80,14 @@ static int fill_create(struct args_create *a, struct fault *fault)
 		    0 ||
 	    body_bool(a->json, "wait_for_ready", &a->wait_for_ready, fault) <
 		    0 ||
-	    get_env(a->json, "env_vars", &a->env, fault) < 0 ||
+	    args_get_env(a->json, "env_vars", &a->env, fault) < 0 ||
 	    get_resources(a->json, a, fault) < 0)
 		return -EINVAL;
 	if (a->name != NULL && !id_is_label(a->name))
 		return fault_set(fault, 422, "invalid_field",
 				 "`name` must be 1 to 63 characters of a-z, "
 				 "0-9 and -, with no - at either end");
-	if (!is_image_name(a->image))
+	if (!args_is_image_name(a->image))
 		return fault_set(fault, 422, "invalid_field",
 				 "`image` is not a name of an image");
 	return 0;
@@ -158,7 +158,7 @@ static int get_argv(struct args_run *a, struct fault *fault)
 static int fill_execute(struct args_run *a, struct fault *fault)
 {
 	if (get_command(a, fault) < 0 ||
-	    get_env(a->json, "env", &a->env, fault) < 0 ||
+	    args_get_env(a->json, "env", &a->env, fault) < 0 ||
 	    body_string(a->json, "working_dir", BRIG_PATH_BYTES, &a->cwd,
 			fault) < 0)
 		return -EINVAL;
@@ -190,27 +190,17 @@ int args_parse_execute(const char *text, size_t n, bool stream,
 	return r;
 }
 
-static int fill_run(struct args_run *a, struct fault *fault)
+/* What runs and code have in common. */
+static int fill_common(struct args_run *a, struct fault *fault)
 {
-	static const char *const names[] = {
-		"argv",         "command", "cwd",        "env",
-		"user",         "stdin",   "stdin_open", "timeout_s",
-		"output_limit", "stream",  NULL,
-	};
 	uint64_t limit = 0;
 
-	if (body_allow_only(a->json, names, fault) < 0 ||
-	    get_command(a, fault) < 0 || get_argv(a, fault) < 0 ||
-	    get_env(a->json, "env", &a->env, fault) < 0 ||
+	if (args_get_env(a->json, "env", &a->env, fault) < 0 ||
 	    body_string(a->json, "cwd", BRIG_PATH_BYTES, &a->cwd, fault) < 0 ||
 	    body_string(a->json, "user", USER_BYTES, &a->user, fault) < 0 ||
-	    body_bool(a->json, "stdin_open", &a->stdin_open, fault) < 0 ||
 	    body_bool(a->json, "stream", &a->stream, fault) < 0 ||
 	    get_timeout(a->json, "timeout_s", &a->timeout_ms, fault) < 0)
 		return -EINVAL;
-	if ((a->command == NULL) == (a->argv == NULL))
-		return fault_set(fault, 422, "invalid_body",
-				 "give either `argv` or `command`");
 	int r = body_string(a->json, "stdin", JSON_BODY_MAX + 1, &a->input,
 			    fault);
 	if (r < 0)
@@ -225,6 +215,49 @@ static int fill_run(struct args_run *a, struct fault *fault)
 	return r < 0 ? r : 0;
 }
 
+static int fill_run(struct args_run *a, struct fault *fault)
+{
+	static const char *const names[] = {
+		"argv",         "command", "cwd",        "env",
+		"user",         "stdin",   "stdin_open", "timeout_s",
+		"output_limit", "stream",  NULL,
+	};
+
+	if (body_allow_only(a->json, names, fault) < 0 ||
+	    get_command(a, fault) < 0 || get_argv(a, fault) < 0 ||
+	    body_bool(a->json, "stdin_open", &a->stdin_open, fault) < 0 ||
+	    fill_common(a, fault) < 0)
+		return -EINVAL;
+	if ((a->command == NULL) == (a->argv == NULL))
+		return fault_set(fault, 422, "invalid_body",
+				 "give either `argv` or `command`");
+	return 0;
+}
+
+static int fill_code(struct args_run *a, struct fault *fault)
+{
+	static const char *const names[] = {
+		"language", "code",      "cwd",          "env",    "user",
+		"stdin",    "timeout_s", "output_limit", "stream", NULL,
+	};
+
+	if (body_allow_only(a->json, names, fault) < 0 ||
+	    body_string(a->json, "language", USER_BYTES, &a->language, fault) <
+		    0 ||
+	    body_string(a->json, "code", COMMAND_BYTES, &a->code, fault) < 0 ||
+	    fill_common(a, fault) < 0)
+		return -EINVAL;
+	if (a->language == NULL || a->code == NULL)
+		return fault_set(fault, 422, "missing_field",
+				 "give `language` and `code`");
+	if (strcmp(a->language, "python") != 0 &&
+	    strcmp(a->language, "node") != 0 &&
+	    strcmp(a->language, "bash") != 0)
+		return fault_set(fault, 422, "invalid_field",
+				 "`language` must be python, node or bash");
+	return 0;
+}
+
 int args_parse_run(const char *text, size_t n, struct args_run *ret,
 		   struct fault *fault)
 {
@@ -232,6 +265,18 @@ int args_parse_run(const char *text, size_t n, struct args_run *ret,
 	int r = body_parse(text, n, &ret->json, fault);
 	if (r == 0)
 		r = fill_run(ret, fault);
+	if (r < 0)
+		args_free_run(ret);
+	return r;
+}
+
+int args_parse_code(const char *text, size_t n, struct args_run *ret,
+		    struct fault *fault)
+{
+	*ret = (struct args_run){ .cwd = "", .user = "" };
+	int r = body_parse(text, n, &ret->json, fault);
+	if (r == 0)
+		r = fill_code(ret, fault);
 	if (r < 0)
 		args_free_run(ret);
 	return r;
@@ -272,6 +317,10 @@ static int add_argv(const struct args_run *a, struct buf *to)
 	size_t i;
 	json_t *value;
 
+	if (a->language != NULL) {
+		int r = add_string(to, a->language);
+		return r < 0 ? r : add_string(to, a->code);
+	}
 	if (a->argv == NULL)
 		return add_string(to, a->command);
 	json_array_foreach(a->argv, i, value) {
@@ -285,13 +334,16 @@ static int add_argv(const struct args_run *a, struct buf *to)
 int args_encode_exec(const struct args_run *a, json_t *defaults,
 		     struct buf *ret, struct fault *fault)
 {
-	struct guest_exec head = {
-		.flags = a->argv == NULL ? GUEST_EXEC_SHELL : 0,
-		.timeout_ms = a->timeout_ms,
-		.argc = a->argv == NULL ? 1
-					: (uint32_t)json_array_size(a->argv),
-	};
+	struct guest_exec head = { .timeout_ms = a->timeout_ms, .argc = 1 };
 
+	if (a->language != NULL) {
+		head.flags = GUEST_EXEC_CODE;
+		head.argc = 2;
+	} else if (a->argv == NULL) {
+		head.flags = GUEST_EXEC_SHELL;
+	} else {
+		head.argc = (uint32_t)json_array_size(a->argv);
+	}
 	if (a->stdin_open || a->input != NULL)
 		head.flags |= GUEST_EXEC_STDIN;
 	ASSERT(ret->len == 0 && ret->max == BRIG_FRAME_MAX);

@@ -36,12 +36,14 @@ void args_free_create(struct args_create *a);
 /* execute, execute_async and POST /v2/sandboxes/{id}/runs */
 struct args_run {
 	json_t *json;
-	const char *command; /* a line for the shell; NULL: argv is given */
-	json_t *argv;        /* NULL, or an array of strings */
-	json_t *env;         /* NULL or {name: value}, checked */
-	const char *cwd;     /* "": the user's home */
-	const char *user;    /* "": root */
-	const char *input;   /* stdin text; NULL: none */
+	const char *command;  /* a line for the shell; NULL: argv is given */
+	json_t *argv;         /* NULL, or an array of strings */
+	const char *language; /* of `code`; NULL: a command or argv is given */
+	const char *code;
+	json_t *env;       /* NULL or {name: value}, checked */
+	const char *cwd;   /* "": the user's home */
+	const char *user;  /* "": root */
+	const char *input; /* stdin text; NULL: none */
 	size_t input_bytes;
 	bool stdin_open;
 	bool stream;
@@ -56,6 +58,10 @@ must_check int args_parse_execute(const char *text, size_t n, bool stream,
 /* Part 2: unknown fields are refused. */
 must_check int args_parse_run(const char *text, size_t n, struct args_run *ret,
 			      struct fault *fault);
+
+/* POST /v2/sandboxes/{id}/code: as runs, with `language` and `code`. */
+must_check int args_parse_code(const char *text, size_t n, struct args_run *ret,
+			       struct fault *fault);
 void args_free_run(struct args_run *a);
 
 /* The payload of GUEST_EXEC. `defaults` (NULL or an object) is the sandbox's
@@ -69,6 +75,11 @@ must_check int args_encode_exec(const struct args_run *a, json_t *defaults,
 must_check int args_query_number(const char *text, const char *name,
 				 uint32_t max, uint32_t fallback, uint32_t *ret,
 				 struct fault *fault);
+
+/* {name: value} below `name`: 1 and *ret, 0 if it is not given. */
+must_check int args_get_env(json_t *object, const char *name, json_t **ret,
+			    struct fault *fault);
+must_check bool args_is_image_name(const char *s);
 
 /* A path in the guest: not empty, less than PATH_MAX. */
 must_check int args_check_path(const char *path, struct fault *fault);

@@ -21,7 +21,7 @@ static_assert(ARRAY_LEN(stream_names) == RUN_STREAMS, "one name a stream");
 
 void exec_read_cpu(const struct sandbox *sb, uint64_t *ret_usec)
 {
-	if (cgroup_read_cpu(sb->cgroup_fd, ret_usec) < 0)
+	if (cgroup_read_cpu(sandbox_cgroup(sb), ret_usec) < 0)
 		*ret_usec = UINT64_MAX;
 }
 

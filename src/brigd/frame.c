@@ -31,6 +31,9 @@ static const struct shape shapes[] = {
 	{ GUEST_STATUS_REPLY, sizeof(struct guest_status),
 	  sizeof(struct guest_status) },
 	{ GUEST_ERROR, sizeof(struct guest_error), sizeof(struct guest_error) },
+	{ GUEST_QUIESCED, sizeof(struct guest_quiesced),
+	  sizeof(struct guest_quiesced) },
+	{ GUEST_THAWED, 0, 0 },
 };
 
 static bool has_shape(const struct guest_frame *head)

@@ -75,6 +75,9 @@
 /* Time for STATUS before the cgroup's figures are used instead. */
 #define AGENT_STATUS_TIMEOUT_S 2u
 
+/* Time for the VMM to load a kernel or a saved state: files of the host. */
+#define CLAIM_TIMEOUT_S 30u
+
 /* Boot, from brig-spawn's START to CONFIGURED. An emulated host with several
  * guests booting at once needs half of it. */
 #define BOOT_TIMEOUT_S 60u
@@ -141,6 +144,9 @@
 #define STORAGE_GB_DEFAULT 10u
 #define STORAGE_GB_MAX 256u /* BRIG_DISK_BYTES_MAX */
 
+/* Sandboxes that one request may make. */
+#define CREATE_COUNT_MAX 1000u
+
 /* Host memory that admission leaves alone: the host's own processes. */
 #define HOST_RESERVE_MIB 128u
 
@@ -153,6 +159,58 @@
 
 /* Shown of the boot log when a boot failed. */
 #define CONSOLE_TAIL_BYTES 2048u
+
+/* --- Shells started ahead --------------------------------------------------- */
+
+/* Shells of one kind: so many for each processor, in these bounds. */
+#define POOL_PER_CPU 2u
+#define POOL_MIN 2u
+#define POOL_MAX 64u
+
+/* Kinds that have shells: the default and those used last. */
+#define POOL_KINDS 4u
+#define POOL_KIND_TTL_S 60u
+
+/* Shells that are built at the same time, while nothing else starts. */
+#define POOL_STARTS_MAX 2u
+
+/* After a shell was taken: its taker goes first. */
+#define POOL_REFILL_MS 20u
+#define POOL_TICK_S 5u
+#define POOL_BUILD_TIMEOUT_S 30u
+#define POOL_BACKOFF_MIN_MS 100u
+#define POOL_BACKOFF_MAX_S 30u
+
+/* --- Templates ---------------------------------------------------------------- */
+
+/* RAM of automatic templates, unless --template-memory says otherwise: this
+ * part of all memory. */
+#define TEMPLATE_MEMORY_PART 4u
+#define TEMPLATES_AUTO_MAX 16u
+
+/* How long to wait before looking again whether nothing else starts; before
+ * trying again what found no room; and what failed. */
+#define TEMPLATE_LOOK_MS 500u
+#define TEMPLATE_BUSY_S 10u
+#define TEMPLATE_RETRY_S 300u
+
+/* Restores that fail in a row before an automatic template is made anew. */
+#define TEMPLATE_FAILED_MAX 3u
+
+/* --- Saving ------------------------------------------------------------------- */
+
+/* QUIESCE runs hooks and syncs; THAW undoes it. */
+#define QUIESCE_TIMEOUT_S 15u
+#define THAW_TIMEOUT_S 15u
+
+/* VMM_SAVE's reply comes when the guest runs on. */
+#define SAVE_REPLY_TIMEOUT_S 30u
+
+/* Writing all of RAM: 16 GiB to a slow disk. */
+#define SAVE_WRITE_TIMEOUT_S 900u
+
+/* Files of RAM that a live clone keeps apart; then it merges them. */
+#define SAVE_MEMORY_FILES_MAX 16u
 
 /* --- Store ----------------------------------------------------------------- */
 

@@ -25,11 +25,16 @@
 #include "http.h"
 #include "limits.h"
 #include "log.h"
+#include "meminfo.h"
 #include "peer_spawn.h"
+#include "pool.h"
 #include "runlog.h"
 #include "sandbox.h"
+#include "snapstore.h"
 #include "store.h"
+#include "template.h"
 #include "wire/spawn.h"
+#include "worker.h"
 
 #define DEFAULT_STATE "/var/lib/brig"
 #define DEFAULT_LISTEN "127.0.0.1:2744"
@@ -47,7 +52,11 @@ struct options {
 	char key_file[PATH_MAX];
 	char database[PATH_MAX];
 	char lock[PATH_MAX];
+	char snapshots[PATH_MAX];
 	unsigned int boot_timeout_s;
+	unsigned int pool;
+	unsigned int template_memory_mib; /* 0: a part of all memory */
+	bool no_templates;
 };
 
 enum option_id {
@@ -60,6 +69,9 @@ enum option_id {
 	OPT_IMAGES,
 	OPT_KEY_FILE,
 	OPT_BOOT_TIMEOUT,
+	OPT_POOL,
+	OPT_TEMPLATE_MEMORY,
+	OPT_NO_TEMPLATES,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -74,6 +86,9 @@ static const struct option long_options[] = {
 	{ "images", required_argument, NULL, OPT_IMAGES },
 	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
 	{ "boot-timeout", required_argument, NULL, OPT_BOOT_TIMEOUT },
+	{ "pool", required_argument, NULL, OPT_POOL },
+	{ "template-memory", required_argument, NULL, OPT_TEMPLATE_MEMORY },
+	{ "no-templates", no_argument, NULL, OPT_NO_TEMPLATES },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ NULL, 0, NULL, 0 },
@@ -83,7 +98,7 @@ static const char usage[] =
 	"usage: brigd [OPTION]...\n"
 	"The brig API daemon.\n"
 	"\n"
-	"  --state DIR          database, key and layers (" DEFAULT_STATE ")\n"
+	"  --state DIR          database, key, snapshots (" DEFAULT_STATE ")\n"
 	"  --listen ADDR:PORT   TCP address (" DEFAULT_LISTEN "); - for none\n"
 	"  --socket PATH        unix socket to listen on as well\n"
 	"  --spawn PATH         brig-spawn's socket (" SPAWN_SOCKET_PATH ")\n"
@@ -91,7 +106,12 @@ static const char usage[] =
 	"  --initrd FILE        guest initramfs (STATE/kernel/initrd.img)\n"
 	"  --images DIR         images, NAME.ext4 (STATE/images)\n"
 	"  --key-file FILE      API key, made if missing (STATE/key)\n"
-	"  --boot-timeout S     seconds until a boot is given up (60)\n";
+	"  --boot-timeout S     seconds until a boot is given up (60)\n"
+	"  --pool N             microVMs without a guest that are kept ready\n"
+	"                       (2 for each processor)\n"
+	"  --template-memory M  MiB that automatic templates may keep in memory\n"
+	"                       (a quarter of all)\n"
+	"  --no-templates       make and use no automatic templates\n";
 
 /* --- Options -------------------------------------------------------------------------------- */
 
@@ -104,15 +124,26 @@ static void set_path(char to[PATH_MAX], const char *dir, const char *name)
 		die("path too long: %s", dir);
 }
 
-static unsigned int parse_seconds(const char *text)
+static unsigned int parse_number(const char *text, const char *what,
+				 unsigned int min, unsigned int max)
 {
 	char *end = NULL;
 	unsigned long v = strtoul(text, &end, 10);
 
-	if (*text < '0' || *text > '9' || *end != '\0' || v == 0 ||
-	    v > BOOT_TIMEOUT_MAX_S)
-		die("not a number of seconds: %s", text);
+	if (*text < '0' || *text > '9' || *end != '\0' || v < min || v > max)
+		die("not a number of %s from %u to %u: %s", what, min, max,
+		    text);
 	return (unsigned int)v;
+}
+
+static unsigned int default_pool(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned int n = cpus > 0 ? (unsigned int)cpus * POOL_PER_CPU : 0;
+
+	if (n < POOL_MIN)
+		return POOL_MIN;
+	return n < POOL_MAX ? n : POOL_MAX;
 }
 
 static void set_option(struct options *o, int id, const char *value)
@@ -143,7 +174,18 @@ static void set_option(struct options *o, int id, const char *value)
 		set_path(o->key_file, value, "");
 		break;
 	case OPT_BOOT_TIMEOUT:
-		o->boot_timeout_s = parse_seconds(value);
+		o->boot_timeout_s =
+			parse_number(value, "seconds", 1, BOOT_TIMEOUT_MAX_S);
+		break;
+	case OPT_POOL:
+		o->pool = parse_number(value, "microVMs", 0, POOL_MAX);
+		break;
+	case OPT_TEMPLATE_MEMORY:
+		o->template_memory_mib =
+			parse_number(value, "MiB", 1, 1u << 24);
+		break;
+	case OPT_NO_TEMPLATES:
+		o->no_templates = true;
 		break;
 	case OPT_HELP:
 		(void)fputs(usage, stdout);
@@ -166,6 +208,7 @@ static void parse_options(int argc, char **argv, struct options *o)
 		.listen = DEFAULT_LISTEN,
 		.spawn = SPAWN_SOCKET_PATH,
 		.boot_timeout_s = BOOT_TIMEOUT_S,
+		.pool = default_pool(),
 	};
 	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		set_option(o, id, optarg);
@@ -181,6 +224,7 @@ static void parse_options(int argc, char **argv, struct options *o)
 		set_path(o->key_file, o->state, "key");
 	set_path(o->database, o->state, "brig.db");
 	set_path(o->lock, o->state, "brigd.lock");
+	set_path(o->snapshots, o->state, "snapshots");
 }
 
 /* --- State directory ------------------------------------------------------------------------ */
@@ -330,7 +374,7 @@ static void watch_signals(struct loop *loop, struct signals *s)
 		die("signalfd: %s", strerror(errno));
 }
 
-/* Four descriptors a sandbox, one a client: the hard limit is meant for us. */
+/* Five descriptors a sandbox, one a client: the hard limit is meant for us. */
 static void raise_file_limit(void)
 {
 	struct rlimit limit;
@@ -346,14 +390,15 @@ static void raise_file_limit(void)
 static void shut_down(struct app *app, struct signals *s)
 {
 	http_quiesce(app->http);
+	pool_stop(app->pool);
 	sandbox_set_stop_all(app->sandboxes);
 	loop_timer_set(app->loop, &s->timer, SHUTDOWN_TIMEOUT_S * NS_PER_S);
 	app->loop->stopping = false;
-	while (sandbox_set_busy(app->sandboxes) && !app->loop->stopping) {
+	while (app->shells.count > 0 && !app->loop->stopping) {
 		if (loop_once(app->loop, 100) < 0)
 			break;
 	}
-	if (sandbox_set_busy(app->sandboxes))
+	if (app->shells.count > 0)
 		log_warn("some microVMs did not end in time");
 	/* Replies that tell clients of it are still on their way. */
 	if (loop_once(app->loop, 0) < 0)
@@ -361,9 +406,66 @@ static void shut_down(struct app *app, struct signals *s)
 	loop_timer_del(app->loop, &s->timer);
 }
 
+static uint64_t template_bytes(const struct options *o)
+{
+	uint64_t mib = o->template_memory_mib;
+
+	if (mib == 0)
+		mib = meminfo_mib("MemTotal") / TEMPLATE_MEMORY_PART;
+	return mib << 20;
+}
+
+static void open_state(struct app *app, const struct options *o)
+{
+	if (store_open(o->database, &app->store) < 0)
+		die("%s: cannot be opened", o->database);
+	load_key(o, app->store, app->auth);
+	app->worker = worker_new(app->loop);
+	if (app->worker == NULL)
+		die("no thread for the snapshot store");
+	app->snapstore = snapstore_open(o->snapshots, app->worker);
+	if (app->snapstore == NULL)
+		die("%s: cannot be used", o->snapshots);
+	snapstore_keep(app->snapstore, template_bytes(o));
+}
+
+static void build_app(struct app *app, const struct options *o)
+{
+	shell_set_init(&app->shells, app->loop, &app->spawn);
+	app->runlog = runlog_new(app);
+	app->templates =
+		template_set_new(app, !o->no_templates, template_bytes(o));
+	app->pool = pool_new(app);
+	app->sandboxes = sandbox_set_new(app, o->boot_timeout_s);
+	app->http = http_new(app->loop, app);
+	if (app->runlog == NULL || app->templates == NULL ||
+	    app->pool == NULL || app->sandboxes == NULL || app->http == NULL)
+		die("out of memory or no database");
+	app->spawn = spawn_peer_new(app->loop, o->spawn, shell_set_exited,
+				    &app->shells);
+	if (app->spawn == NULL)
+		die("out of memory");
+	template_set_start(app->templates);
+}
+
+static void free_app(struct app *app)
+{
+	http_free(app->http);
+	worker_free(app->worker);
+	app->worker = NULL; /* nothing is swept from here on */
+	template_set_free(app->templates);
+	sandbox_set_free(app->sandboxes);
+	pool_free(app->pool);
+	shell_set_fini(&app->shells);
+	spawn_peer_free(app->spawn);
+	runlog_free(app->runlog);
+	snapstore_close(app->snapstore);
+	store_close(app->store);
+}
+
 int main(int argc, char **argv)
 {
-	static struct options o; /* six paths: too much for the stack */
+	static struct options o; /* seven paths: too much for the stack */
 	struct loop loop;
 	struct signals signals;
 	struct auth auth = { .count = 0 };
@@ -377,23 +479,12 @@ int main(int argc, char **argv)
 	if (loop_init(&loop) < 0)
 		die("epoll: %s", strerror(errno));
 	watch_signals(&loop, &signals);
-	if (store_open(o.database, &app.store) < 0)
-		die("%s: cannot be opened", o.database);
-	load_key(&o, app.store, &auth);
 	app.images_dir = o.images;
-	app.layers_dir = o.state;
 	app.kernel_path = o.kernel;
 	app.initrd_path = o.initrd;
-
-	app.runlog = runlog_new(&app);
-	app.sandboxes = sandbox_set_new(&app, o.boot_timeout_s);
-	app.http = http_new(&loop, &app);
-	if (app.runlog == NULL || app.sandboxes == NULL || app.http == NULL)
-		die("out of memory or no database");
-	app.spawn = spawn_peer_new(&loop, o.spawn, sandbox_set_exited,
-				   app.sandboxes);
-	if (app.spawn == NULL)
-		die("out of memory");
+	app.pool_size = o.pool;
+	open_state(&app, &o);
+	build_app(&app, &o);
 	if (strcmp(o.listen, "-") != 0)
 		listen_tcp(app.http, o.listen);
 	if (o.socket != NULL)
@@ -403,12 +494,7 @@ int main(int argc, char **argv)
 	if (r < 0)
 		log_error("epoll: %s", strerror(-r));
 	shut_down(&app, &signals);
-
-	http_free(app.http);
-	sandbox_set_free(app.sandboxes);
-	spawn_peer_free(app.spawn);
-	runlog_free(app.runlog);
-	store_close(app.store);
+	free_app(&app);
 	loop_del(&loop, &signals.source);
 	fd_close(&signals.fd);
 	loop_fini(&loop);

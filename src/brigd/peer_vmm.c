@@ -79,18 +79,23 @@ static bool is_stream_socket(int fd)
 	       type == SOCK_STREAM;
 }
 
+/* 0 or -errno, whatever came. */
+static int status_of(const struct vmm_msg *msg)
+{
+	return msg->status <= 0 && msg->status >= -4095 ? msg->status : -EPROTO;
+}
+
 static void on_reply(struct vmm_peer *p, const struct vmm_msg *msg, int *fd)
 {
 	struct vmm_call *call = take_call(p, msg->seq);
-	int status = msg->status <= 0 && msg->status >= -4095 ? msg->status
-							      : -EPROTO;
+	int status = status_of(msg);
 
 	if (call == NULL)
 		return;
 	if (status == 0 && call->connect && !is_stream_socket(*fd))
 		status = -EPROTO;
 	bool give = status == 0 && call->connect;
-	call->on_reply(call, status, give ? fd_take(fd) : -1, &msg->u.stats);
+	call->on_reply(call, status, give ? fd_take(fd) : -1, msg);
 }
 
 /* False if the message is none that a VMM may send. */
@@ -99,6 +104,13 @@ static bool handle(struct vmm_peer *p, const struct vmm_msg *msg, int *fd)
 	switch (msg->type) {
 	case VMM_REPLY:
 		on_reply(p, msg, fd);
+		return true;
+	case VMM_READY:
+		p->events->on_ready(p->arg, msg->value);
+		return true;
+	case VMM_SAVED:
+		p->events->on_saved(p->arg, msg->seq, status_of(msg),
+				    &msg->u.saved);
 		return true;
 	case VMM_RUNNING:
 		p->events->on_running(p->arg, msg->value);
@@ -182,45 +194,49 @@ void vmm_peer_close(struct vmm_peer *p)
 		free(p);
 }
 
-static int send_call(struct vmm_peer *p, const struct vmm_msg *msg,
-		     struct vmm_call *call)
+static void add_call(struct vmm_peer *p, struct vmm_call *call)
 {
-	ASSERT(!call->pending && call->on_reply != NULL);
-	if (p->fd < 0)
-		return -EPIPE;
-	int r = fd_send_packet(p->fd, msg, sizeof(*msg), NULL, 0);
-	if (r < 0)
-		return r;
 	struct vmm_call **at = &p->calls;
-	while (*at != NULL)
+
+	/* Soonest deadline first: the timer is that of the first. */
+	while (*at != NULL && (*at)->deadline_ns <= call->deadline_ns)
 		at = &(*at)->next;
+	call->next = *at;
 	*at = call;
-	call->next = NULL;
-	call->seq = msg->seq;
 	call->pending = true;
-	call->connect = msg->type == VMM_CONNECT;
-	call->deadline_ns = now_ns() + VMM_REPLY_TIMEOUT_S * NS_PER_S;
 	if (p->calls == call)
 		arm_timer(p);
+}
+
+int vmm_peer_send(struct vmm_peer *p, struct vmm_msg *msg, const int *fds,
+		  size_t nfds, unsigned int timeout_s, struct vmm_call *call)
+{
+	ASSERT(!call->pending && call->on_reply != NULL);
+	if (p == NULL || p->fd < 0)
+		return -EPIPE;
+	msg->seq = ++p->seq;
+	int r = fd_send_packet(p->fd, msg, sizeof(*msg), fds, nfds);
+	if (r < 0)
+		return r;
+	call->seq = msg->seq;
+	call->connect = msg->type == VMM_CONNECT;
+	call->deadline_ns = now_ns() + timeout_s * NS_PER_S;
+	add_call(p, call);
 	return 0;
 }
 
 int vmm_peer_connect(struct vmm_peer *p, uint32_t port, struct vmm_call *call)
 {
-	struct vmm_msg msg = {
-		.type = VMM_CONNECT,
-		.seq = ++p->seq,
-		.port = port,
-	};
+	struct vmm_msg msg = { .type = VMM_CONNECT, .port = port };
 
-	return send_call(p, &msg, call);
+	return vmm_peer_send(p, &msg, NULL, 0, VMM_REPLY_TIMEOUT_S, call);
 }
 
 int vmm_peer_stats(struct vmm_peer *p, struct vmm_call *call)
 {
-	struct vmm_msg msg = { .type = VMM_STATS, .seq = ++p->seq };
+	struct vmm_msg msg = { .type = VMM_STATS };
 
-	return send_call(p, &msg, call);
+	return vmm_peer_send(p, &msg, NULL, 0, VMM_REPLY_TIMEOUT_S, call);
 }
 
 void vmm_peer_cancel(struct vmm_peer *p, struct vmm_call *call)

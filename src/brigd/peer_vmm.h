@@ -20,10 +20,11 @@ struct vmm_peer;
 struct vmm_call {
 	/* 0 or -errno (-ETIMEDOUT: no answer; -EPIPE: VMM gone; -EPROTO). For
 	 * VMM_CONNECT `fd` is then a stream socket, the callee's; else -1.
-	 * For VMM_STATS `stats` is set. */
+	 * `msg` is the reply, with u.stats or value as its type has it; NULL
+	 * when there was none. */
 	void (*on_reply)(struct vmm_call *call, int status, int fd,
-			 const struct vmm_stats *stats);
-	uint32_t seq;         /* private */
+			 const struct vmm_msg *msg);
+	uint32_t seq;         /* of the message; read only */
 	uint64_t deadline_ns; /* private */
 	bool connect;         /* private: expects a descriptor */
 	bool pending;
@@ -31,8 +32,12 @@ struct vmm_call {
 };
 
 struct vmm_events {
+	void (*on_ready)(void *arg, uint64_t ns);
 	void (*on_running)(void *arg, uint64_t ns);
 	void (*on_accept)(void *arg, uint32_t port, int *fd); /* fd_take */
+	/* `seq` is that of the VMM_SAVE; status 0 or -errno. */
+	void (*on_saved)(void *arg, uint32_t seq, int status,
+			 const struct vmm_saved *saved);
 	void (*on_stopped)(void *arg, int32_t reason);
 	void (*on_closed)(void *arg); /* socket closed or nonsense on it */
 };
@@ -49,6 +54,12 @@ void vmm_peer_close(struct vmm_peer *p);
 must_check int vmm_peer_connect(struct vmm_peer *p, uint32_t port,
 				struct vmm_call *call);
 must_check int vmm_peer_stats(struct vmm_peer *p, struct vmm_call *call);
+
+/* Sends `msg` with `nfds` descriptors (borrowed); its seq is set here. The
+ * reply may take `timeout_s`. */
+must_check int vmm_peer_send(struct vmm_peer *p, struct vmm_msg *msg,
+			     const int *fds, size_t nfds,
+			     unsigned int timeout_s, struct vmm_call *call);
 
 /* Forgets a call; its reply is dropped. NULL peer is fine. */
 void vmm_peer_cancel(struct vmm_peer *p, struct vmm_call *call);

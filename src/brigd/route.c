@@ -24,6 +24,7 @@ static const struct route routes[] = {
 
 	{ "GET", "/healthz", ROUTE_NO_KEY, api_health, NULL, 0 },
 	{ "GET", "/v2/host", 0, api_host, NULL, 0 },
+	{ "POST", "/v2/sandboxes", ROUTE_JSON, api_create_v2, NULL, 0 },
 	{ "GET", ID2, 0, api_get, NULL, 0 },
 	{ "GET", ID2 "/console", 0, api_console, NULL, 0 },
 	{ "POST", ID2 "/runs", ROUTE_JSON, api_run, NULL, 0 },

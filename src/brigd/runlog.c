@@ -56,6 +56,8 @@ static int add_command(struct buf *to, const struct args_run *a)
 	json_t *value;
 	int r = 0;
 
+	if (a->language != NULL)
+		return add_cut(to, a->code, LOG_COMMAND_BYTES);
 	if (a->argv == NULL)
 		return add_cut(to, a->command, LOG_COMMAND_BYTES);
 	json_array_foreach(a->argv, i, value) {

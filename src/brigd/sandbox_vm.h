@@ -11,8 +11,11 @@
 /* CREATING to RUNNING. */
 void sandbox_set_ready(struct sandbox *sb);
 
-/* To STOPPED or FAILED, and all that follows: the VMM is ended, operations
- * are lost, waiters are told. Harmless if it ended before. */
+/* RUNNING or a final state to CREATING: operations are lost. */
+void sandbox_set_creating(struct sandbox *sb);
+
+/* To STOPPED or FAILED (or PAUSED again), and all that follows: the VMM is
+ * ended, operations are lost, waiters are told. Harmless if it ended before. */
 void sandbox_set_ended(struct sandbox *sb, enum sandbox_state state,
 		       const char *reason);
 
@@ -21,24 +24,35 @@ void sandbox_set_ended(struct sandbox *sb, enum sandbox_state state,
 struct sandbox *sandbox_new(struct sandbox_set *set);
 void sandbox_drop(struct sandbox *sb);
 
-/* --- In sandbox_vm.c --------------------------------------------------------------- */
+/* --- In sandbox_vm.c: what the VMM and the agent say ----------------------------- */
+
+extern const struct shell_events sandbox_shell_events;
 
 void sandbox_vm_init(struct sandbox *sb);
-void sandbox_vm_init_set(struct sandbox_set *set);
 
-/* One that booted is done, or may be: from the loop, starts those whose turn
- * it is, oldest first. */
-void sandbox_vm_boot_next(struct sandbox_set *set);
+/* Lets go of the agent's connection, for one that comes anew. */
+void sandbox_vm_forget_agent(struct sandbox *sb);
 
 /* Closes our ends, so that the VMM ends, and has brig-spawn kill it. */
 void sandbox_vm_stop(struct sandbox *sb);
 
-/* Asks brig-spawn (again) to kill it. */
-void sandbox_vm_kill(struct sandbox *sb);
-
-/* brig-spawn has cleaned up. */
-void sandbox_vm_gone(struct sandbox *sb);
-
 void sandbox_vm_free(struct sandbox *sb);
+
+/* --- In sandbox_start.c ------------------------------------------------------------ */
+
+void sandbox_start_init(struct sandbox *sb);
+void sandbox_start_init_set(struct sandbox_set *set);
+
+/* CREATING: starts it, or puts it in the queue. 0 or -errno. */
+must_check int sandbox_start(struct sandbox *sb);
+
+/* The shell is built. */
+void sandbox_start_claim(struct sandbox *sb);
+
+/* The vCPUs run. */
+void sandbox_start_running(struct sandbox *sb);
+
+/* It is ready, or over: forgets what was under way. */
+void sandbox_start_end(struct sandbox *sb);
 
 #endif

@@ -37,13 +37,19 @@ static const char *const migrations[] = {
 	"CREATE TABLE idempotency (tenant INTEGER NOT NULL, key TEXT NOT NULL,"
 	"  body BLOB NOT NULL, sandbox_id TEXT NOT NULL,"
 	"  created_ms INTEGER NOT NULL, PRIMARY KEY (tenant, key));",
+
+	"ALTER TABLE sandboxes ADD COLUMN origin TEXT NOT NULL DEFAULT 'boot';"
+	"ALTER TABLE sandboxes ADD COLUMN template TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE sandboxes ADD COLUMN snapshot TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE sandboxes ADD COLUMN paused TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE sandboxes ADD COLUMN env TEXT;",
 };
 
 enum statement {
 	PUT_KEY,
 	EACH_KEY,
 	ADD_SANDBOX,
-	SET_STATUS,
+	CHANGE_SANDBOX,
 	REMOVE_SANDBOX,
 	MARK_RESTART,
 	EACH_SANDBOX,
@@ -73,15 +79,19 @@ static const char *const sql[STATEMENTS] = {
 	[PUT_KEY] = "INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3)",
 	[EACH_KEY] = "SELECT tenant, hash FROM keys",
 	[ADD_SANDBOX] = "INSERT INTO sandboxes VALUES"
-			" (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-	[SET_STATUS] = "UPDATE sandboxes SET status = ?2, reason = ?3,"
-		       " ready_ms = ?4 WHERE id = ?1",
+			" (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
+			" ?13, ?14, ?15, ?16)",
+	[CHANGE_SANDBOX] = "UPDATE sandboxes SET status = ?2, reason = ?3,"
+			   " ready_ms = ?4, origin = ?5, template = ?6,"
+			   " snapshot = ?7, paused = ?8 WHERE id = ?1",
 	[REMOVE_SANDBOX] = "DELETE FROM sandboxes WHERE id = ?1",
-	[MARK_RESTART] = "UPDATE sandboxes SET status = 'stopped',"
-			 " reason = 'daemon_restart'"
+	[MARK_RESTART] = "UPDATE sandboxes SET reason = 'daemon_restart',"
+			 " status = CASE WHEN paused = '' THEN 'stopped'"
+			 " ELSE 'paused' END"
 			 " WHERE status IN ('creating', 'running')",
 	[EACH_SANDBOX] = "SELECT id, tenant, name, image, cpus, memory_mib,"
-			 " storage_gb, status, reason, created_ms, ready_ms"
+			 " storage_gb, status, reason, created_ms, ready_ms,"
+			 " origin, template, snapshot, paused, env"
 			 " FROM sandboxes ORDER BY created_ms, rowid",
 	[ADD_RUN] = "INSERT INTO runs (" RUN_COLUMNS ") VALUES (?1, ?2, ?3,"
 		    " ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
@@ -327,19 +337,28 @@ int store_add_sandbox(struct store *s, const struct store_sandbox *row)
 	bind_text(st, 9, row->reason);
 	bind_int(st, 10, row->created_ms);
 	bind_int(st, 11, row->ready_ms);
+	bind_text(st, 12, row->origin);
+	bind_text(st, 13, row->template_name);
+	bind_text(st, 14, row->snapshot);
+	bind_text(st, 15, row->paused);
+	if (row->env != NULL)
+		bind_text(st, 16, row->env);
 	return run(s, ADD_SANDBOX);
 }
 
-int store_set_status(struct store *s, const char *id, const char *status,
-		     const char *reason, int64_t ready_ms)
+int store_change_sandbox(struct store *s, const struct store_change *change)
 {
-	sqlite3_stmt *st = statement(s, SET_STATUS);
+	sqlite3_stmt *st = statement(s, CHANGE_SANDBOX);
 
-	bind_text(st, 1, id);
-	bind_text(st, 2, status);
-	bind_text(st, 3, reason);
-	bind_int(st, 4, ready_ms);
-	return run(s, SET_STATUS);
+	bind_text(st, 1, change->id);
+	bind_text(st, 2, change->status);
+	bind_text(st, 3, change->reason);
+	bind_int(st, 4, change->ready_ms);
+	bind_text(st, 5, change->origin);
+	bind_text(st, 6, change->template_name);
+	bind_text(st, 7, change->snapshot);
+	bind_text(st, 8, change->paused);
+	return run(s, CHANGE_SANDBOX);
 }
 
 int store_remove_sandbox(struct store *s, const char *id)
@@ -372,12 +391,17 @@ int store_each_sandbox(struct store *s,
 			.storage_gb = (uint32_t)sqlite3_column_int64(st, 6),
 			.created_ms = sqlite3_column_int64(st, 9),
 			.ready_ms = sqlite3_column_int64(st, 10),
+			.env = (const char *)sqlite3_column_text(st, 15),
 		};
 		get_text(st, 0, row.id, sizeof(row.id));
 		get_text(st, 2, row.name, sizeof(row.name));
 		get_text(st, 3, row.image, sizeof(row.image));
 		get_text(st, 7, row.status, sizeof(row.status));
 		get_text(st, 8, row.reason, sizeof(row.reason));
+		get_text(st, 11, row.origin, sizeof(row.origin));
+		get_text(st, 12, row.template_name, sizeof(row.template_name));
+		get_text(st, 13, row.snapshot, sizeof(row.snapshot));
+		get_text(st, 14, row.paused, sizeof(row.paused));
 		r = each(arg, &row);
 	}
 	if (r == 0 && step != SQLITE_DONE)

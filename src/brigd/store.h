@@ -31,7 +31,24 @@ struct store_sandbox {
 	char status[16];
 	char reason[24]; /* "": none */
 	int64_t created_ms;
-	int64_t ready_ms; /* how long the boot took; -1: never ready */
+	int64_t ready_ms; /* how long the start took; -1: never ready */
+	char origin[16];
+	char template_name[NAME_BYTES]; /* "": none; as the next two */
+	char snapshot[BRIG_ID_BYTES];   /* that it was made from */
+	char paused[BRIG_ID_BYTES];     /* that holds it while it is paused */
+	const char *env;                /* JSON, borrowed; NULL: none */
+};
+
+/* What changes in the life of a sandbox. Borrowed. */
+struct store_change {
+	const char *id;
+	const char *status;
+	const char *reason;
+	int64_t ready_ms;
+	const char *origin;
+	const char *template_name;
+	const char *snapshot;
+	const char *paused;
 };
 
 /* One row of the log. Strings are borrowed. */
@@ -71,12 +88,12 @@ must_check int store_load_keys(struct store *s, struct auth *ret);
 
 must_check int store_add_sandbox(struct store *s,
 				 const struct store_sandbox *row);
-must_check int store_set_status(struct store *s, const char *id,
-				const char *status, const char *reason,
-				int64_t ready_ms);
+must_check int store_change_sandbox(struct store *s,
+				    const struct store_change *change);
 must_check int store_remove_sandbox(struct store *s, const char *id);
 
-/* Sandboxes that were alive when an earlier brigd ended are not any more. */
+/* Sandboxes that were alive when an earlier brigd ended are not any more;
+ * what was being resumed is paused as before. */
 must_check int store_mark_restart(struct store *s);
 
 /* Calls `each` for every sandbox, oldest first. */

@@ -67,28 +67,46 @@ static int load_kernel(struct machine *m, const struct vmm_boot *b,
 	return r < 0 ? r : boot_set_registers(m->vcpus[0].fd, &entry);
 }
 
+static int check_boot(const struct machine *m, const struct vmm_boot *b,
+		      size_t nfds)
+{
+	if ((b->flags & ~(uint32_t)VMM_BOOT_CONSOLE_VERBOSE) != 0 ||
+	    b->layers > BRIG_LAYERS_MAX ||
+	    nfds != (size_t)VMM_BOOT_FDS + b->layers)
+		return -EPROTO;
+	return check_base(m, b->base_bytes);
+}
+
+static int open_boot_disk(struct machine *m, const struct vmm_boot *b, int *fds)
+{
+	int *layers = &fds[VMM_BOOT_FDS];
+	int r = cow_open(&m->disk, fds[VMM_BOOT_FD_BASE], b->base_bytes, layers,
+			 b->layers, fds[VMM_BOOT_FD_TOP]);
+
+	if (r < 0)
+		return r;
+	fds[VMM_BOOT_FD_BASE] = -1; /* the disk's now */
+	fds[VMM_BOOT_FD_TOP] = -1;
+	for (uint32_t i = 0; i < b->layers; i++)
+		layers[i] = -1;
+	return cow_find_blocks(&m->disk);
+}
+
 int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
 	       size_t nfds)
 {
 	if (m->state != MACHINE_SHELL)
 		return -EBUSY;
-	if (nfds != VMM_BOOT_FDS || b->zero != 0 ||
-	    (b->flags & ~(uint32_t)VMM_BOOT_CONSOLE_VERBOSE) != 0)
-		return -EPROTO;
-	int r = check_base(m, b->base_bytes);
+	int r = check_boot(m, b, nfds);
 	if (r == 0)
 		r = map_console(m, fds[VMM_BOOT_FD_CONSOLE]);
 	if (r == 0)
 		r = load_kernel(m, b, fds);
 	if (r == 0)
-		r = cow_open(&m->disk, fds[VMM_BOOT_FD_BASE], b->base_bytes,
-			     NULL, 0, fds[VMM_BOOT_FD_TOP]);
-	if (r < 0)
-		return r;
-	fds[VMM_BOOT_FD_BASE] = -1; /* the disk's now */
-	fds[VMM_BOOT_FD_TOP] = -1;
-	go(m, false);
-	return 0;
+		r = open_boot_disk(m, b, fds);
+	if (r == 0)
+		go(m, false);
+	return r;
 }
 
 /* --- restore ------------------------------------------------------------------- */

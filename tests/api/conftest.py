@@ -54,7 +54,8 @@ class Daemon:
                 "127.0.0.1:0", "--spawn", self.host.path, "--kernel",
                 str(self.dir / "vmlinux"), "--initrd",
                 str(self.dir / "initrd.img"), "--images", str(self.images),
-                *self.options]
+                *(self.options if "--pool" in self.options
+                  else ("--pool", "0", "--no-templates", *self.options))]
 
     def start(self):
         self.log = open(self.dir / "brigd.log", "ab")

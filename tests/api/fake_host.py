@@ -5,6 +5,8 @@
 # without KVM or root. A "guest" is a directory; its commands run as processes
 # of this machine. A command that begins with "@" makes the agent misbehave.
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -15,18 +17,23 @@ import threading
 import time
 
 START, KILL, PROBE, STARTED, DONE, PROBED, EXITED = 1, 2, 3, 16, 17, 18, 19
-SPAWN = struct.Struct("<IIiI32sIIQQIIIiIIQ")
-CONNECT, STATS, STOP, REPLY, RUNNING, ACCEPT, STOPPED = 1, 2, 3, 16, 17, 18, 19
+SPAWN = struct.Struct("<IIiI32sIIQIIiIQ")
+(CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM) = range(1, 10)
+REPLY, RUNNING, ACCEPT, STOPPED, READY, SAVED = range(16, 22)
 VMM = struct.Struct("<IIiIQ56s")
 HEAD = struct.Struct("<IHH")
 (HELLO, CONFIGURE, CONFIGURED, PING, PONG) = (1, 2, 3, 4, 5)
-(EXEC, READ, WRITE, STAT, STATUS) = (16, 17, 18, 19, 20)
+(EXEC, READ, WRITE, STAT, STATUS, POWEROFF_GUEST, QUIESCE, THAW) = range(16, 24)
 (STDIN, STDIN_EOF, SIGNAL, DATA, END) = (32, 33, 34, 40, 41)
-(G_STARTED, STDOUT, STDERR, EXIT, FILE_INFO, STATUS_REPLY, ERROR) = range(64, 71)
-(AT_REQUEST, AT_USER, AT_CWD, AT_EXEC, AT_FORK, AT_OPEN, AT_IO) = range(1, 8)
+(G_STARTED, STDOUT, STDERR, EXIT, FILE_INFO, STATUS_REPLY, ERROR, QUIESCED,
+ THAWED) = range(64, 73)
+(AT_REQUEST, AT_USER, AT_CWD, AT_EXEC, AT_FORK, AT_OPEN, AT_IO,
+ AT_SETUP) = range(1, 9)
 
 POWEROFF, RESET, PANIC, TRIPLE_FAULT = 1, 2, 3, 4
 PIECE = 32 << 10
+PAGE = 4096
+LANGUAGES = {"python": "/usr/bin/python3", "bash": "/bin/bash"}
 
 
 def recv_exact(sock, n):
@@ -78,6 +85,7 @@ class Run:
         self.env = dict(s.decode().split("=", 1) for s in strings[2 + argc:])
         self.shell = bool(flags & 1)
         self.stdin = bool(flags & 2)
+        self.code = bool(flags & 4)
         self.counts = {STDOUT: 0, STDERR: 0}
         self.timed_out = False
 
@@ -90,6 +98,8 @@ class Run:
             self.stream.send(ERROR, error_frame(AT_CWD, 2, self.cwd))
             return None
         argv = ["/bin/bash", "-c", self.argv[0]] if self.shell else self.argv
+        if self.code:
+            argv = [LANGUAGES.get(argv[0], argv[0]), "-c", argv[1]]
         env = {"PATH": "/usr/bin:/bin", "HOME": self.vm.root, **self.env}
         try:
             return subprocess.Popen(
@@ -162,24 +172,43 @@ class Run:
             self.counts[STDOUT], self.counts[STDERR]))
 
 
+def has_data(fd, at):
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA) < at + PAGE
+    except OSError:
+        return False
+
+
 class VM:
-    """A VMM process (a sleeping child stands for it) and its guest."""
+    """A VMM process (a sleeping child stands for it) and its guest.
+
+    The guest's disk is a directory; its RAM is pages that @poke writes and
+    @peek reads. A state file holds the directory."""
 
     def __init__(self, host, msg, fds):
         self.host = host
         (_, self.seq, _, _, name, self.vcpus, self.memory_mib, self.disk_bytes,
-         self.base_bytes, self.quota, *_rest) = msg
+         self.quota, *_rest) = msg
         self.id = name.rstrip(b"\0").decode()
         self.control = socket.socket(fileno=fds[0])
-        self.kernel, self.initrd, self.base, self.layer, self.console = fds[1:]
+        self.fds = []
         self.root = tempfile.mkdtemp(prefix="guest-", dir=host.dir)
         self.cgroup = tempfile.mkdtemp(prefix="cgroup-", dir=host.dir)
         self.set_cgroup(1000000, 64 << 20)
         self.process = subprocess.Popen(["sleep", "1000"])
+        self.claim = None  # BOOT, RESTORE, RESET_VM
         self.hostname = None
+        self.console = None
         self.ready = None
         self.streams = []
-        self.log(f"booting {self.id}\n")
+        self.memory = []  # base, delta: where a page is that we have not
+        self.pages = {}
+        self.layers = 0
+        self.generation = 0
+        self.frozen = False
+        self.paused = False
+        self.configured = []  # every CONFIGURE ever
+        self.runs = []
 
     def set_cgroup(self, usec, memory):
         for name, text in (("cpu.stat", f"usage_usec {usec}\nuser_usec 0\n"),
@@ -188,6 +217,8 @@ class VM:
                 f.write(text)
 
     def log(self, text):
+        if self.console is None:
+            return
         old = struct.unpack("<Q", os.pread(self.console, 8, 0))[0]
         for i, c in enumerate(text.encode()):
             os.pwrite(self.console, bytes([c]), 4096 + (old + i) % 65536)
@@ -223,18 +254,22 @@ class VM:
 
     def serve(self):
         try:
-            self.send(RUNNING, value=1000000)
-            threading.Thread(target=self.boot, daemon=True).start()
+            time.sleep(self.host.build_delay)
+            if self.host.build == "die":
+                self.die()
+                return
+            self.send(READY, value=1000000)
             while True:
-                msg = self.control.recv(VMM.size)
+                msg, fds, _, _ = socket.recv_fds(self.control, VMM.size, 253)
                 if not msg:
                     break
-                self.handle(*VMM.unpack(msg))
+                self.handle(fds, *VMM.unpack(msg))
         except OSError:
             pass
         self.process.kill()
 
-    def handle(self, kind, seq, _status, port, _value, _rest):
+    def handle(self, fds, kind, seq, _status, port, _value, rest):
+        self.fds += fds
         if kind == CONNECT and self.host.refuse_connect:
             self.send(REPLY, seq, status=-111)
         elif kind == CONNECT and port == 52:
@@ -248,18 +283,126 @@ class VM:
             self.send(REPLY, seq, rest=stats)
         elif kind == STOP:
             self.die()
+        elif kind in (BOOT, RESTORE, RESET_VM):
+            self.start_guest(kind, seq, rest, fds)
+        elif kind in (PAUSE, RESUME):
+            self.paused = kind == PAUSE
+            self.send(REPLY, seq)
+        elif kind == SAVE:
+            self.save(seq, struct.unpack_from("<I", rest)[0], fds)
+
+    def start_guest(self, kind, seq, rest, fds):
+        self.claim = kind
+        base_bytes, flags, layers = struct.unpack_from("<QII", rest)
+        self.base_bytes, self.flags = base_bytes, flags
+        if kind == BOOT:
+            assert len(fds) == 5 + layers
+            self.console = fds[2]
+            self.layer_fds = fds[5:]
+            self.log(f"booting {self.id}\n")
+        else:
+            assert len(fds) == 5 + layers + (flags & 1)
+            if self.host.restore_status:
+                self.send(REPLY, seq, status=self.host.restore_status)
+                return
+            self.console = fds[2]
+            self.restore(fds, flags, layers)
+        self.layers = layers
+        self.send(REPLY, seq)
+        self.send(RUNNING, value=1000000)
+        threading.Thread(target=self.boot, daemon=True).start()
+
+    # --- saved state
+
+    def restore(self, fds, flags, layers):
+        state_fd = os.open(f"/proc/self/fd/{fds[0]}", os.O_RDONLY)
+        with open(state_fd, "rb") as f:
+            state = json.load(f)
+        assert state["memory_mib"] == self.memory_mib
+        assert state["layers"] == layers, (state["layers"], layers)
+        assert os.fstat(fds[1]).st_size == self.memory_mib << 20
+        self.layer_fds = fds[4 + (flags & 1):-1]
+        for fd in self.layer_fds:
+            try:
+                os.write(fd, b"x")
+                raise AssertionError("a sealed layer can be written to")
+            except OSError:
+                pass
+        self.memory = [fds[1]] + ([fds[4]] if flags & 1 else [])
+        self.pages = {}
+        for name in os.listdir(self.root):
+            os.unlink(os.path.join(self.root, name))
+        for name, data in state["files"].items():
+            with open(os.path.join(self.root, name), "wb") as f:
+                f.write(base64.b64decode(data))
+        self.generation = state["generation"]
+        self.frozen = state["frozen"]
+        self.log("restored\n")
+        for s in self.streams:
+            s.shutdown(socket.SHUT_RDWR)
+        self.ready = None
+
+    def read_page(self, number):
+        if number in self.pages:
+            return self.pages[number]
+        for fd in reversed(self.memory):
+            if has_data(fd, number * PAGE):
+                return os.pread(fd, PAGE, number * PAGE)
+        return bytes(PAGE)
+
+    def save(self, seq, flags, fds):
+        assert len(fds) == 3
+        for fd in fds:
+            assert os.fstat(fd).st_size == 0
+        host = self.host
+        if host.save == "silent":
+            return
+        if host.save_status:
+            self.send(REPLY, seq, status=host.save_status)
+            return
+        self.layers += host.seals
+        self.paused = bool(flags & 1)
+        self.saved_frozen = self.frozen
+        files = {}
+        for name in os.listdir(self.root):
+            with open(os.path.join(self.root, name), "rb") as f:
+                files[name] = base64.b64encode(f.read()).decode()
+        state = {"files": files, "memory_mib": self.memory_mib,
+                 "layers": self.layers, "generation": self.generation,
+                 "frozen": self.frozen}
+        self.send(REPLY, seq, value=1234567,
+                  rest=struct.pack("<QQQII", 0, 0, 0, self.layers, 0))
+        threading.Thread(target=self.write_saved, daemon=True, args=(
+            seq, json.dumps(state).encode(), dict(self.pages), fds)).start()
+
+    def write_saved(self, seq, state, pages, fds):
+        host = self.host
+        time.sleep(host.save_delay)
+        if host.save == "unwritten":
+            return
+        size = self.memory_mib << 20
+        os.ftruncate(fds[1], size if host.save != "short" else size - PAGE)
+        for number, data in pages.items():
+            os.pwrite(fds[1], data, number * PAGE)
+        os.pwrite(fds[0], state, 0)
+        try:
+            self.send(SAVED, seq, status=host.saved_status, rest=struct.pack(
+                "<QQQII", len(pages) * PAGE, len(state), 0, self.layers, 0))
+        except OSError:
+            pass
 
     # --- the agent
 
     def boot(self):
-        mode = self.host.boot
+        mode = self.host.boot if self.claim == BOOT else self.host.restored
         if mode == "never":
             return
         if mode == "panic":
             self.log("Kernel panic - not syncing: no init\n")
             self.stop(PANIC)
             return
-        time.sleep(self.host.boot_delay)
+        time.sleep(self.host.boot_delay if self.claim == BOOT
+                   else self.host.restore_delay)
         ours, theirs = self.open_stream()
         try:
             self.send(ACCEPT, port=53, fd=theirs.fileno())
@@ -268,32 +411,66 @@ class VM:
         theirs.close()
         self.ready = Stream(ours)
         try:
-            self.ready_connection(mode)
+            self.ready_connection(self.ready, mode)
         except (EOFError, OSError):
             pass
 
-    def ready_connection(self, mode):
-        version = 2 if mode == "version" else 1
+    def ready_connection(self, stream, mode):
+        version = 1 if mode == "version" else 2
         if mode == "garbage":
-            self.ready.send_raw(b"\xff" * 64)
-        self.ready.send(HELLO, struct.pack("<IIQ", version, self.vcpus, 1))
+            stream.send_raw(b"\xff" * 64)
+        stream.send(HELLO, struct.pack("<IIQQ", version, self.vcpus, 1,
+                                       self.generation))
         while True:
-            kind, payload = self.ready.recv()
-            if kind == CONFIGURE:
-                self.hostname = payload[72:].rstrip(b"\0").decode()
-                self.realtime_ns = struct.unpack_from("<Q", payload)[0]
-                entropy = 0 if mode == "no_entropy" else 1
-                self.ready.send(CONFIGURED, struct.pack(
-                    "<IIIIQQ", 1, entropy, 1, 1, 1 << 30, 1 << 29))
+            kind, payload = stream.recv()
+            if kind == CONFIGURE and mode != "hang":
+                self.configure(stream, payload, mode)
             elif kind == PING:
-                self.ready.send(PONG, payload)
+                stream.send(PONG, payload)
+
+    def configure(self, stream, payload, mode):
+        (generation, self.realtime_ns, entropy, machine_id, boot_id,
+         hostname) = struct.unpack("<QQ64s16s16s64s", payload)
+        self.hostname = hostname.rstrip(b"\0").decode()
+        self.configured.append((generation, entropy, machine_id, boot_id))
+        steps = {"clock": 1, "entropy": 1, "hostname": 1, "machine_id": 1,
+                 "boot_id": 1}
+        if mode.startswith("no_"):
+            steps[mode[3:]] = 0
+        self.generation = generation
+        if mode == "replay":
+            generation ^= 2
+        if mode == "refuse":
+            stream.send(ERROR, error_frame(AT_SETUP, 1, "settimeofday"))
+            return
+        self.frozen = False
+        stream.send(CONFIGURED, struct.pack(
+            "<QIIIIIIIIqQQ", generation, *steps.values(),
+            self.host.hooks_failed, 1, 0, 5, 1 << 30, 1 << 29))
+
+    def quiesce(self, stream, payload):
+        self.quiesced = struct.unpack("<II", payload)[0]
+        if self.host.quiesce == "never":
+            stream.recv()
+        if self.host.quiesce == "error":
+            stream.send(ERROR, error_frame(AT_IO, 5, "freeze"))
+            return
+        self.frozen = True
+        stream.send(QUIESCED, struct.pack("<II", 0, 2))
+        kind, _ = stream.recv()
+        assert kind == THAW
+        if self.host.thaw == "never":
+            stream.recv()
+        assert not self.paused
+        self.frozen = False
+        stream.send(THAWED)
 
     def agent(self, sock):
         stream = Stream(sock)
         try:
             kind, payload = stream.recv()
             {EXEC: self.exec, READ: self.read, WRITE: self.write,
-             STATUS: self.status}[kind](stream, payload)
+             STATUS: self.status, QUIESCE: self.quiesce}[kind](stream, payload)
         except (EOFError, OSError):
             pass
         finally:
@@ -302,6 +479,9 @@ class VM:
 
     def exec(self, stream, payload):
         run = Run(self, stream, payload)
+        self.runs.append(run)
+        if self.frozen:
+            return  # nobody runs: the stream ends
         words = run.argv[0].split()
         odd = getattr(self, "odd_" + words[0][1:], None) \
             if words and words[0].startswith("@") else None
@@ -409,6 +589,19 @@ class VM:
             stream.send(STDOUT, bytes([byte]))
         stream.send(EXIT, struct.pack("<IIQQQQQQ", 0, 0, 1, 1, 1, 1, 11, 0))
 
+    def odd_poke(self, stream, number, text):
+        stream.send(G_STARTED, struct.pack("<II", 1, 0))
+        self.pages[int(number)] = text.encode().ljust(PAGE, b"\0")
+        stream.send(EXIT, struct.pack("<IIQQQQQQ", 0, 0, 1, 1, 1, 1, 0, 0))
+
+    def odd_peek(self, stream, *numbers):
+        stream.send(G_STARTED, struct.pack("<II", 1, 0))
+        text = b" ".join(self.read_page(int(n)).rstrip(b"\0") or b"-"
+                         for n in numbers)
+        stream.send(STDOUT, text)
+        stream.send(EXIT, struct.pack("<IIQQQQQQ", 0, 0, 1, 1, 1, 1,
+                                      len(text), 0))
+
     def odd_poweroff(self, stream):
         stream.send(G_STARTED, struct.pack("<II", 1, 0))
         self.stop(POWEROFF)
@@ -448,8 +641,21 @@ class FakeHost:
     def __init__(self, directory):
         self.dir = directory
         self.path = os.path.join(directory, "spawn.sock")
-        self.boot = "ok"
+        self.boot = "ok"  # what a guest does that boots
         self.boot_delay = 0
+        self.restored = "ok"  # what a guest does that was restored
+        self.restore_delay = 0
+        self.restore_status = 0
+        self.build = "ok"  # what a shell does
+        self.build_delay = 0
+        self.save = "ok"
+        self.save_status = 0  # of the reply
+        self.saved_status = 0  # of SAVED
+        self.save_delay = 0
+        self.seals = 1  # layers that a save seals
+        self.quiesce = "ok"
+        self.thaw = "ok"
+        self.hooks_failed = 0
         self.kvm = 2  # SPAWN_KVM_HARDWARE
         self.start_status = 0
         self.exit_delay = 0
@@ -495,8 +701,8 @@ class FakeHost:
 
     def send(self, kind, seq=0, status=0, handle=0, wait_status=0, kvm=0, n=0,
              fds=()):
-        msg = SPAWN.pack(kind, seq, status, handle, b"", 0, 0, 0, 0, 0, 0, 0,
-                         wait_status, kvm, 0, n)
+        msg = SPAWN.pack(kind, seq, status, handle, b"", 0, 0, 0, 0, 0,
+                         wait_status, kvm, n)
         with self.lock:
             socket.send_fds(self.conn, [msg], list(fds))
 
@@ -514,7 +720,7 @@ class FakeHost:
                 self.send(PROBED, msg[1], kvm=self.kvm, n=123456)
 
     def start(self, msg, fds):
-        assert len(fds) == 6
+        assert len(fds) == 1
         if self.start_status:
             for fd in fds:
                 os.close(fd)
@@ -537,9 +743,10 @@ class FakeHost:
     def reap(self, handle, vm):
         status = vm.process.wait()
         time.sleep(self.exit_delay)
-        for fd in (vm.kernel, vm.initrd, vm.base, vm.layer, vm.console):
-            os.close(fd)
         vm.control.close()
+        vm.console = None
+        for fd in vm.fds:
+            os.close(fd)
         del self.vms[handle]
         try:
             self.send(EXITED, handle=handle, wait_status=-status)

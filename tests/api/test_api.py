@@ -181,7 +181,10 @@ def test_boot_timeout(make_daemon):
 
 @pytest.mark.parametrize("boot,reason", [
     ("panic", "guest_panic"), ("garbage", "agent_lost"),
-    ("version", "agent_lost"), ("no_entropy", "agent_lost")])
+    ("version", "agent_lost"), ("no_entropy", "identity"),
+    ("no_clock", "identity"), ("no_hostname", "identity"),
+    ("no_machine_id", "identity"), ("no_boot_id", "identity"),
+    ("replay", "identity"), ("refuse", "identity")])
 def test_boot_failed(daemon, boot, reason):
     daemon.host.boot = boot
     reply = daemon.post(CREATE)
@@ -1062,5 +1065,5 @@ def test_unwanted_connections_are_closed(daemon, sandbox):
         vm.send(16, seq=10000 + seq, fd=theirs.fileno())
         theirs.close()
         assert ours.recv(1) == b""
-    assert daemon.fds() == fds
+    assert wait_until(lambda: daemon.fds() == fds)
     assert daemon.execute(sandbox, "true").status == 200

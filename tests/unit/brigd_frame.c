@@ -33,10 +33,11 @@ static void test_shapes(void **state)
 		uint32_t min;
 		uint32_t max;
 	} allowed[] = {
-		{ 1, 16, 16 },    { 3, 32, 32 },    { 5, 0, 64 },
+		{ 1, 24, 24 },    { 3, 64, 64 },    { 5, 0, 64 },
 		{ 40, 1, 32768 }, { 41, 0, 0 },     { 64, 8, 8 },
 		{ 65, 1, 32768 }, { 66, 1, 32768 }, { 67, 56, 56 },
 		{ 68, 32, 32 },   { 69, 72, 72 },   { 70, 128, 128 },
+		{ 71, 8, 8 },     { 72, 0, 0 },
 	};
 	static uint8_t bytes[8 + 40000];
 	struct frame f;
@@ -74,13 +75,13 @@ static void test_shapes(void **state)
 
 static void test_partial(void **state)
 {
-	uint8_t bytes[8 + 16] = { 0 };
+	uint8_t bytes[8 + 24] = { 0 };
 	struct frame f;
 
-	put(bytes, GUEST_HELLO, 16);
+	put(bytes, GUEST_HELLO, 24);
 	for (size_t n = 0; n < sizeof(bytes); n++)
 		assert_int_equal(frame_take(bytes, n, &f), 0);
-	assert_int_equal(frame_take(bytes, sizeof(bytes), &f), 24);
+	assert_int_equal(frame_take(bytes, sizeof(bytes), &f), 32);
 	bytes[6] = 1; /* must be zero */
 	assert_int_equal(frame_take(bytes, sizeof(bytes), &f), -EPROTO);
 	assert_int_equal(frame_take(bytes, 8, &f), -EPROTO);

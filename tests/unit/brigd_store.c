@@ -130,21 +130,38 @@ static void test_sandboxes(void **state)
 		.ready_ms = -1,
 	};
 	struct store_sandbox got = { .tenant = 0 };
+	struct store_change change = {
+		.id = "sb_1",
+		.status = "running",
+		.reason = "",
+		.ready_ms = 77,
+		.origin = "clone",
+		.template_name = "",
+		.snapshot = "snap_1",
+		.paused = "",
+	};
 
 	assert_int_equal(store_add_sandbox(*state, &row), 0);
 	assert_true(store_add_sandbox(*state, &row) < 0); /* same id */
-	assert_int_equal(store_set_status(*state, "sb_1", "running", "", 77),
-			 0);
+	assert_int_equal(store_change_sandbox(*state, &change), 0);
 	reopen(state);
 	assert_int_equal(store_each_sandbox(*state, count_row, &got), 0);
 	assert_string_equal(got.name, row.name);
 	assert_string_equal(got.status, "running");
 	assert_int_equal(got.ready_ms, 77);
+	assert_string_equal(got.origin, "clone");
+	assert_string_equal(got.snapshot, "snap_1");
 	assert_int_equal(got.created_ms, 12345);
 	assert_int_equal(store_mark_restart(*state), 0);
 	assert_int_equal(store_each_sandbox(*state, count_row, &got), 0);
 	assert_string_equal(got.status, "stopped");
 	assert_string_equal(got.reason, "daemon_restart");
+	change.paused = "snap_2";
+	assert_int_equal(store_change_sandbox(*state, &change), 0);
+	assert_int_equal(store_mark_restart(*state), 0);
+	assert_int_equal(store_each_sandbox(*state, count_row, &got), 0);
+	assert_string_equal(got.status, "paused");
+	assert_string_equal(got.paused, "snap_2");
 	assert_int_equal(store_remove_sandbox(*state, "sb_1"), 0);
 	got.tenant = 0;
 	assert_int_equal(store_each_sandbox(*state, count_row, &got), 0);

@@ -1,0 +1,130 @@
+/* snapshot.c - saves a sandbox and publishes what came out.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "id.h"
+#include "log.h"
+#include "snapshot.h"
+#include "store.h"
+
+void snapshot_fault(int error, struct fault *ret)
+{
+	switch (error) {
+	case -ENOENT:
+		(void)fault_set(ret, 404, "not_found", "no such snapshot");
+		break;
+	case -EBADMSG:
+		(void)fault_set(ret, 422, "snapshot_damaged",
+				"the files of the snapshot are damaged");
+		break;
+	case -ENOTSUP:
+		(void)fault_set(ret, 422, "snapshot_version",
+				"another version of brig made the snapshot");
+		break;
+	case -EBUSY:
+		(void)fault_set(ret, 409, "busy",
+				"the snapshot is still being made");
+		break;
+	case -EMFILE:
+		(void)fault_set(ret, 429, "too_many_requests",
+				"as many transfers as there may be go on");
+		break;
+	case -EDQUOT:
+		(void)fault_set(ret, 507, "too_many_snapshots",
+				"this host has %u snapshots, its maximum",
+				SNAPSHOTS_MAX);
+		break;
+	case -ENOSPC:
+		(void)fault_set(ret, 507, "disk_full",
+				"the host has no room for the snapshot");
+		break;
+	default:
+		(void)fault_set(ret, 503, "snapshot_error",
+				"the snapshot store failed: %s",
+				strerror(-error));
+	}
+}
+
+static void deliver(struct snapshot *s, bool failed)
+{
+	saved_unref(s->draft.saved);
+	s->draft.saved = NULL;
+	snapstore_sweep(s->app->snapstore);
+	s->on_done(s, failed ? &s->fault : NULL);
+}
+
+/* The fault is told when the guest runs again. */
+static void on_released(struct save *save)
+{
+	deliver(container_of(save, struct snapshot, save), true);
+}
+
+static void on_published(struct snap_draft *d, int error)
+{
+	struct snapshot *s = container_of(d, struct snapshot, draft);
+
+	if (error == 0) {
+		log_info("snapshot=%s sandbox=%s made", d->snap.id,
+			 s->sandbox_id);
+		deliver(s, false);
+		return;
+	}
+	log_error("snapshot of sandbox=%s: %s", s->sandbox_id,
+		  strerror(-error));
+	snapshot_fault(error, &s->fault);
+	if (s->pause)
+		save_release(&s->save);
+	else
+		deliver(s, true);
+}
+
+static void on_saved(struct save *save, const struct fault *fault)
+{
+	struct snapshot *s = container_of(save, struct snapshot, save);
+
+	if (fault != NULL) {
+		s->fault = *fault;
+		deliver(s, true);
+		return;
+	}
+	s->draft.saved = save->saved;
+	s->draft.snap.quiesced = save->quiesced;
+	snapstore_publish(s->app->snapstore, &s->draft);
+}
+
+static void describe(struct snap *snap, const struct sandbox *sb,
+		     const struct snapshot_options *options)
+{
+	if (options->name != NULL)
+		(void)snprintf(snap->name, sizeof(snap->name), "%s",
+			       options->name);
+	else
+		id_make_name(snap->name);
+	snap->kind = options->kind;
+	snap->tenant = sb->tenant != 0 ? sb->tenant : STORE_TENANT;
+	snap->shape = sb->shape;
+	memcpy(snap->parent, sb->parent, sizeof(snap->parent));
+	memcpy(snap->source_id, sb->id, sizeof(snap->source_id));
+	memcpy(snap->source_name, sb->name, sizeof(snap->source_name));
+}
+
+int snapshot_start(struct snapshot *s, struct sandbox *sb,
+		   const struct snapshot_options *options, struct fault *fault)
+{
+	struct save_options save = {
+		.quick = options->quick,
+		.pause = options->pause,
+	};
+
+	s->app = sb->set->app;
+	s->pause = options->pause;
+	s->draft = (struct snap_draft){ .on_done = on_published };
+	describe(&s->draft.snap, sb, options);
+	memcpy(s->sandbox_id, sb->id, sizeof(s->sandbox_id));
+	s->save.on_done = on_saved;
+	s->save.on_released = on_released;
+	return save_start(&s->save, sb, &save, fault);
+}
