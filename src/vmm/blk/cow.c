@@ -226,6 +226,39 @@ int cow_open(struct cow *c, int base_fd, uint64_t base_bytes,
 	return 0;
 }
 
+/* Marks the blocks of `fd` that have data as layer `index`. Each run begins
+ * past the last, so this ends. */
+static int mark_layer(struct cow *c, int fd, uint8_t index)
+{
+	uint64_t end = 0;
+
+	while (end < c->disk_bytes) {
+		off_t start = lseek(fd, (off_t)end, SEEK_DATA);
+		if (start < 0)
+			return errno == ENXIO ? 0 : -errno;
+		off_t hole = lseek(fd, start, SEEK_HOLE);
+		if (hole <= start)
+			return -EIO;
+		end = u64_min((uint64_t)hole, c->disk_bytes);
+		uint64_t first = (uint64_t)start / COW_BLOCK_BYTES;
+		uint64_t last =
+			align_up(end, COW_BLOCK_BYTES) / COW_BLOCK_BYTES;
+		if (first < last)
+			memset(&c->map[first], index, last - first);
+	}
+	return 0;
+}
+
+int cow_find_blocks(struct cow *c)
+{
+	for (uint32_t i = 0; i < c->sealed; i++) {
+		int r = mark_layer(c, c->sealed_fds[i], (uint8_t)(i + 1));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int cow_seal(struct cow *c, int new_top_fd)
 {
 	if (c->layer_blocks == 0)

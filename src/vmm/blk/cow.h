@@ -63,6 +63,11 @@ must_check int cow_init(struct cow *c, uint64_t disk_bytes, uint8_t *map);
 must_check int cow_open(struct cow *c, int base_fd, uint64_t base_bytes,
 			const int *sealed_fds, uint32_t n, int top_fd);
 
+/* Makes the map of a disk that was just opened from the layers themselves: a
+ * block with data in a layer (SEEK_DATA) stands for what is below. 0, or
+ * -errno of a file that cannot tell. */
+must_check int cow_find_blocks(struct cow *c);
+
 /* Makes the top a sealed layer and takes the empty file `new_top_fd` as the
  * new one: 1. If nothing was written to the top it stays, and new_top_fd is
  * the caller's to close: 0. -E2BIG: BRIG_LAYERS_MAX are sealed already; the
