@@ -81,13 +81,16 @@ static void tell(struct warm_slot *s, struct warm_process *p)
 	waiter->on_ready(waiter, p);
 }
 
-/* It will not be tried again until somebody asks. */
+/* Tried again once where it has worked before, else when somebody asks. */
 static void fail(struct warm_slot *s)
 {
 	loop_timer_del(s->all->loop, &s->timer);
 	drop_process(s);
 	drop_zygote(s);
 	s->state = WARM_COLD;
+	if (s->proven)
+		loop_timer_set(s->all->loop, &s->timer, REFILL_NS);
+	s->proven = false;
 	if (s->waiter != NULL)
 		tell(s, NULL);
 }
@@ -174,6 +177,7 @@ static void on_channel(struct loop_fd *source, uint32_t events)
 	}
 	loop_timer_del(s->all->loop, &s->timer);
 	s->state = WARM_READY;
+	s->proven = true;
 	if (s->waiter != NULL) {
 		struct warm_process p = take_out(s);
 		tell(s, &p);
@@ -203,8 +207,8 @@ static int send_all(int fd, const void *data, size_t n)
 	return (size_t)put == n ? 0 : -EMSGSIZE;
 }
 
-/* The interpreter `argv` with `aside` as its descriptors 4 and 5. */
-static int start_interpreter(struct warm_slot *s, char *const argv[3],
+/* The interpreter `argv` (ends with NULL) with `aside` as its descriptors 4 and 5. */
+static int start_interpreter(struct warm_slot *s, char *const *argv,
 			     const int aside[KEEP_ASIDE], uint64_t *cgroup_id,
 			     struct child *child, struct spawned *ret)
 {
@@ -217,8 +221,8 @@ static int start_interpreter(struct warm_slot *s, char *const argv[3],
 		return -ENOMEM;
 	req->flags = GUEST_EXEC_STDIN;
 	req->cwd = "";
-	req->argc = 3;
-	memcpy(req->argv, argv, 3 * sizeof(argv[0]));
+	for (; argv[req->argc] != NULL; req->argc++)
+		req->argv[req->argc] = argv[req->argc];
 	account_root(&who);
 	spawn_add_defaults(req, &who, store);
 	int r = cgroup_take(s->all->tree, cgroup_id, &cgroup_fd);
@@ -236,7 +240,7 @@ static int start_zygote(struct warm_slot *s)
 {
 	static char program[] = "python3";
 	static char option[] = "-c";
-	char *const argv[] = { program, option, python_boot };
+	char *const argv[] = { program, option, python_boot, NULL };
 	int pair[2] = { -1, -1 };
 	struct spawned io = { .in = -1, .out = { -1, -1 }, .report = -1 };
 
@@ -295,8 +299,9 @@ static int make_library(void)
 static int start_node(struct warm_slot *s)
 {
 	static char program[] = "node";
+	static char flag[] = "--experimental-vm-modules";
 	static char option[] = "-e";
-	char *const argv[] = { program, option, node_boot };
+	char *const argv[] = { program, flag, option, node_boot, NULL };
 	struct warm_process *p = &s->process;
 	int pair[2] = { -1, -1 };
 	struct spawned io = { .in = -1, .out = { -1, -1 }, .report = -1 };

@@ -13,7 +13,7 @@
  *   STARTING   waits for the process to tell its pid
  *   READY      can be taken
  *
- * A process that dies while it waits is replaced. A start that fails is not
+ * A process that dies while it waits is replaced. Starts that fail are not
  * tried again until somebody wants the language. Whoever takes a process must
  * be ready to start a plain interpreter when it does not answer: the guest's
  * root can do with these processes what he likes. One thread.
@@ -67,6 +67,7 @@ struct warm_slot {
 	enum warm_state state;
 	struct loop_timer timer; /* COLD: start; STARTING: deadline */
 	struct warm_waiter *waiter;
+	bool proven; /* the last start succeeded */
 
 	/* Python's: what forks, or 0 and -1. */
 	struct child zygote;

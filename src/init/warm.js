@@ -1,7 +1,7 @@
 // warm.js - the agent's Node: an interpreter that waits for its code.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs as `node -e`, once. Descriptor 4 is the channel to the agent, where it
+// Runs as `node -e`, once, with a flag that lets code use import(). Descriptor 4 is the channel to the agent, where it
 // tells its pid and gets one job: a length and strings that end with NUL
 // (user id, group id, other groups, home, working directory, code, variables).
 // It answers with stage and errno, or with one byte right before the code
@@ -14,6 +14,9 @@
 	const { pathToFileURL } = require('url');
 	const Module = require('module');
 	const AT_CWD = 3;
+
+	for (const name of ['Module', 'SourceTextModule', 'SyntheticModule'])
+		delete vm[name]; // of that flag
 
 	function readExactly(n) {
 		const data = Buffer.alloc(n);

@@ -150,6 +150,15 @@ def refresh_caches():
         pass
 
 
+def make_main():
+    """A new __main__: what gc.freeze() has seen is not freed at the end."""
+    old = sys.modules["__main__"]
+    new = type(sys)("__main__")
+    new.__dict__.update(old.__dict__)
+    new.__dict__["__annotations__"] = {}
+    sys.modules["__main__"] = new
+
+
 def run(code, channel):
     """As `python3 -c`: the status of the process for SystemExit, or None."""
     flags = CompilerFlags(PyCF_IGNORE_COOKIE, sys.version_info.minor)
@@ -190,6 +199,7 @@ def main():
     refresh_path(seen)
     refresh_randomness()
     refresh_caches()
+    make_main()
     return run(code, channel)
 
 

@@ -5,7 +5,6 @@ SPDX-License-Identifier: Apache-2.0
 
 import errno
 import os
-import pathlib
 import shutil
 import signal
 import struct
@@ -119,20 +118,18 @@ def test_code_that_looks_like_an_option(agent, language, code):
     assert agent.code(language, code).out == b"1\n"
 
 
-def test_interpreter_that_is_not_there(agent, tmp_path):
-    hidden = ["mount", "--bind", "/dev/null"]
-    for name in ("python3", "node"):
-        if shutil.which(name, path="/usr/bin"):
-            real = os.path.realpath(f"/usr/bin/{name}")
-            subprocess.run(["nsenter", "--help"], check=True,
-                           capture_output=True)
-            hidden.append(real)
-    language, env = "python", [f"PATH={tmp_path}"]
-    for code in ("", "print(1)"):
+@pytest.mark.parametrize("language", ["python", "node"])
+def test_interpreter_that_is_not_there(hosted, language):
+    hosted.sh("mount -t tmpfs tmpfs /usr/local/bin;"
+              "cd /usr/bin; for f in python3 node; do"
+              " [ ! -e $f ] || mount --bind /dev/null $(realpath $f); done")
+    for code in ("", "1", "1"):
         with pytest.raises(AgentError) as e:
-            agent.code(language, code, env=env)
-        assert (e.value.stage, e.value.errno) == (AT_EXEC, errno.ENOENT)
-        assert e.value.detail == "python3"
+            hosted.code(language, code)
+        assert e.value.stage == AT_EXEC
+        assert e.value.errno in (errno.ENOENT, errno.EACCES)
+        assert e.value.detail == {"python": "python3"}.get(language, language)
+    assert settle(hosted) == 0
 
 
 # --- the same as python3 -c ---------------------------------------------------
@@ -158,7 +155,7 @@ SAME = [
     "import sys; print(sys.orig_argv[1:])",
     "import sys\nfor f in (sys.stdin, sys.stdout, sys.stderr):\n"
     "    print(f.name, f.encoding, f.errors, f.line_buffering, f.isatty(),"
-    "f.seekable(), f.fileno())",
+    "f.fileno())",
     "import atexit; atexit.register(print, 'bye'); print('main')",
     "import threading, time\n"
     "def f():\n    time.sleep(0.2); print('thread')\n"
@@ -181,7 +178,7 @@ SAME = [
     "import warnings; warnings.warn('careful')",
     "import pickle; print(pickle.loads(pickle.dumps({1: [2]})))",
     "import subprocess as s; print(s.run(['echo', 'x'], capture_output=True))",
-    "import os; p = os.fork(); print(p == 0, flush=True); p and os.wait()",
+    "import os; p = os.fork(); p and os.wait(); print(p == 0)",
     "import multiprocessing as m\n"
     "def f(q): q.put(1)\n"
     "q = m.Queue(); p = m.Process(target=f, args=(q,)); p.start()\n"
@@ -189,7 +186,6 @@ SAME = [
     "import asyncio\nasync def f(): print(1)\nasyncio.run(f())",
     "import locale, time; print(locale.setlocale(locale.LC_ALL), time.tzname)",
     "input()",
-    "import sys; sys.setrecursionlimit(50)\ndef f(): f()\nf()",
     "class A:\n    def __del__(self): print('del')\na = A()",
     "import sys; sys.stdout.close()",
     "from __future__ import annotations\ndef f(x: y): pass\nprint(f)",
@@ -341,8 +337,8 @@ def test_usage_is_that_of_the_code(warm):
     idle = warm.code("python", "pass")
     busy = warm.code("python", "import time\nend = time.process_time() + 0.5\n"
                      "while time.process_time() < end: pass")
-    assert idle.cpu_user + idle.cpu_system < 200e6
-    assert 400e6 < busy.cpu_user + busy.cpu_system < 1200e6
+    assert idle.user_ns + idle.system_ns < 200e6
+    assert 400e6 < busy.user_ns + busy.system_ns < 1200e6
 
 
 def test_pid_is_the_codes_own(warm):
@@ -504,6 +500,7 @@ def test_warm_processes_are_frozen_and_used_in_a_copy(hosted, host, language):
     q.send(QUIESCE, struct.pack("<II", 0, 0))
     assert struct.unpack("<II", q.expect(QUIESCED))[1] == 1
     run = hosted.exec([language, IS_WARM[language]], code=True)
+    time.sleep(0.2)
     q.send(THAW)
     q.expect(THAWED)
     assert run.started().wait().out == b"False\n"
@@ -603,5 +600,5 @@ def test_node_as_another_user_is_plain(warm_node):
 
 @needs_node
 def test_node_random_differs(warm_node):
-    code = "console.log(Math.random(), crypto.randomBytes(8).toString('hex'))"
+    code = "console.log(Math.random(), require('crypto').randomInt(1e9))"
     assert len({warm_node.code("node", code).out for _ in range(3)}) == 3
