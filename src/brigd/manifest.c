@@ -136,8 +136,7 @@ static const char *check_objects(const struct manifest *m)
 	return NULL;
 }
 
-/* What is wrong with it, or NULL. */
-static const char *check(const struct manifest *m)
+static const char *check_head(const struct manifest *m)
 {
 	const char *problem = check_snap(&m->snap);
 
@@ -146,9 +145,20 @@ static const char *check(const struct manifest *m)
 	if (problem == NULL && m->hostname_hint[0] != '\0' &&
 	    !id_is_label(m->hostname_hint))
 		problem = "manifest: host name";
-	if (problem == NULL)
-		problem = check_objects(m);
 	return problem;
+}
+
+bool manifest_is_head(const struct manifest *m)
+{
+	return check_head(m) == NULL;
+}
+
+/* What is wrong with it, or NULL. */
+static const char *check(const struct manifest *m)
+{
+	const char *problem = check_head(m);
+
+	return problem != NULL ? problem : check_objects(m);
 }
 
 /* --- encoding -------------------------------------------------------------- */

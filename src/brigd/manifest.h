@@ -60,6 +60,9 @@ enum object_role manifest_role(const struct manifest *m, unsigned int index);
 /* True if the object at `index` has a size that its role and shape allow. */
 must_check bool manifest_is_size(const struct manifest *m, unsigned int index);
 
+/* True if all but the objects can be written down. */
+must_check bool manifest_is_head(const struct manifest *m);
+
 /* Writes the text. -EINVAL: decoding would refuse it. */
 must_check int manifest_encode(const struct manifest *m, struct buf *ret);
 

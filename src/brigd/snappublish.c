@@ -4,8 +4,8 @@
  * In the worker, in this order, each step durable before the next: files that
  * are elsewhere are copied; deltas are merged where that pays; every new file
  * is hashed, made read-only, synced and linked; the directory is synced; the
- * manifest is written, synced and linked, and its directory synced. An error
- * removes what was linked.
+ * manifest is written, synced and linked, and its directory synced. After an
+ * error there is no manifest; what was linked goes with the machine.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -103,7 +103,7 @@ static int publish_begin(struct op *op)
 	p->m.snap.shape = p->saved->shape;
 	memcpy(p->m.hostname_hint, p->saved->hostname_hint,
 	       sizeof(p->m.hostname_hint));
-	return add_parts(p);
+	return manifest_is_head(&p->m) ? add_parts(p) : -EINVAL;
 }
 
 /* --- in the worker --------------------------------------------------------- */
@@ -285,41 +285,30 @@ static int store_parts(struct publish *p)
 	return r < 0 ? r : snapio_sync(p->op.st->objects_fd);
 }
 
-static void unlink_parts(struct publish *p)
-{
-	for (unsigned int i = 0; i < manifest_count(&p->m); i++) {
-		if (p->parts[i].is_linked &&
-		    snapio_unlink(p->op.st->objects_fd, p->m.objects[i].id) < 0)
-			log_warn(
-				"snapshot: object stays until the next start id=%s",
-				p->m.objects[i].id);
-	}
-}
-
 static int publish_work(struct op *op)
 {
 	struct publish *p = publish_of(op);
 	int r = store_parts(p);
 
-	if (r == 0)
-		r = manifest_publish(op->st->snapshots_fd, &p->m);
-	if (r < 0)
-		unlink_parts(p);
-	return r;
+	return r < 0 ? r : manifest_publish(op->st->snapshots_fd, &p->m);
 }
 
 /* --- in the loop again ------------------------------------------------------ */
 
-/* The machine's files are known by the names of their objects from now on. */
+/* The machine's files are known by the names of their objects from now on:
+ * also if there will be no snapshot, because a file that had a name and lost
+ * it cannot get another (linkat(2)), and its machine may live on. */
 static void name_files(struct publish *p)
 {
 	for (unsigned int i = 0; i < manifest_count(&p->m); i++) {
 		struct part *part = &p->parts[i];
-		struct object *o =
-			store_find_object(p->op.st, p->m.objects[i].id);
-		ASSERT(o != NULL);
-		if (!part->is_new)
+		struct object *o;
+		if (!part->is_linked)
 			continue;
+		o = store_add_object(p->op.st, &p->m.objects[i],
+				     manifest_role(&p->m, i));
+		if (o == NULL)
+			continue; /* the file goes at the next start */
 		o->verified = part->stamp;
 		o->file = saved_file_ref(part->file);
 		memcpy(part->file->object, o->is.id, sizeof(o->is.id));
@@ -365,7 +354,6 @@ static int enter(struct publish *p, struct entry *e)
 		(void)manifest_remove(p->op.st->snapshots_fd, p->id);
 		return r;
 	}
-	name_files(p);
 	share_base(p);
 	shorten_memory(p);
 	e->snap = p->m.snap;
@@ -390,6 +378,7 @@ static void publish_end(struct op *op, int result)
 	struct snapstore *st = op->st;
 	struct entry *e = store_find_entry(st, p->id);
 
+	name_files(p);
 	if (result == 0)
 		result = enter(p, e);
 	if (result == 0)

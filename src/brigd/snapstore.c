@@ -114,9 +114,9 @@ int object_read(enum object_role role, int fd, uint64_t bytes, int out_fd,
 	return sparse_read(fd, bytes, out_fd, have, ret_hash);
 }
 
-static struct object *add_object(struct snapstore *st,
-				 const struct manifest_object *is,
-				 enum object_role role)
+struct object *store_add_object(struct snapstore *st,
+				const struct manifest_object *is,
+				enum object_role role)
 {
 	struct object *o = calloc(1, sizeof(*o));
 	struct object **at = bucket(st, is->id);
@@ -323,7 +323,7 @@ int store_set_objects(struct snapstore *st, struct entry *e,
 		enum object_role role = manifest_role(m, i);
 		list[i] = store_find_object(st, m->objects[i].id);
 		if (list[i] == NULL)
-			list[i] = add_object(st, &m->objects[i], role);
+			list[i] = store_add_object(st, &m->objects[i], role);
 		if (list[i] == NULL)
 			r = -ENOMEM;
 		else if (!same_object(list[i], &m->objects[i], role))

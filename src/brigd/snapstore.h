@@ -125,8 +125,9 @@ struct snap_draft {
 	struct saved *saved;
 
 	/* 0: it is there, and snap is as snapstore_find() would say. Otherwise
-	 * nothing is left behind. -EINVAL: names or ids that cannot be
-	 * written, or files of the wrong size. */
+	 * nothing is visible, and what was written goes when `saved` is not
+	 * used any more (snapstore_sweep()). -EINVAL: names or ids that cannot
+	 * be written down, or files of the wrong size. */
 	void (*on_done)(struct snap_draft *d, int error);
 
 	struct worker_job job; /* private */

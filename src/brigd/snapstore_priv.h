@@ -117,6 +117,12 @@ void store_remove_entry(struct snapstore *st, struct entry *e);
 
 struct object *store_find_object(struct snapstore *st, const char *id);
 
+/* A new one, which no manifest names yet; its file is looked at. NULL: no
+ * memory. */
+struct object *store_add_object(struct snapstore *st,
+				const struct manifest_object *is,
+				enum object_role role);
+
 /* The object's file, with a reference for the caller; NULL: no memory. */
 struct saved_file *store_hold(struct object *o);
 

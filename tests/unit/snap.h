@@ -122,18 +122,29 @@ static maybe_unused void env_until(struct env *v, const bool *flag)
 	assert_true(*flag);
 }
 
-/* Lets the reaper finish. */
-static maybe_unused void env_settle(struct env *v)
+/* Sweeps; there must be `n` objects, as soon as the reaper is done. */
+static maybe_unused void env_expect_objects(struct env *v, unsigned int n)
 {
 	snapstore_sweep(v->st);
-	while (loop_once(&v->loop, 30) == 0) {
-		struct stat st;
-		unsigned int before = env_count(v, "objects");
-		(void)st;
-		(void)usleep(10000);
-		if (before == env_count(v, "objects"))
-			break;
-	}
+	for (int i = 0; i < 200 && env_count(v, "objects") != n; i++)
+		assert_int_equal(loop_once(&v->loop, 10), 0);
+	assert_int_equal(env_count(v, "objects"), n);
+}
+
+static maybe_unused void count_one(void *arg, const struct snap *snap)
+{
+	unsigned int *n = arg;
+
+	(void)snap;
+	(*n)++;
+}
+
+static maybe_unused unsigned int env_snapshots(struct env *v)
+{
+	unsigned int n = 0;
+
+	snapstore_each(v->st, 0, count_one, &n);
+	return n;
 }
 
 /* --- machines -------------------------------------------------------------- */
