@@ -7,10 +7,13 @@
 # waits for a job: a length and strings that end with NUL (user id, group id,
 # other groups, home, working directory, code, variables). It answers with
 # stage and errno, or with one byte right before the code begins.
+import atexit
 import ctypes
 import gc
 import importlib
+import io
 import os
+import signal
 import site
 import socket
 import struct
@@ -32,12 +35,7 @@ for name in """abc argparse array ast base64 bisect calendar collections
 
 AT_USER, AT_CWD = 2, 3
 PR_SET_DUMPABLE = 4
-PyCF_IGNORE_COOKIE = 0x800
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-class CompilerFlags(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_int), ("feature_version", ctypes.c_int)]
 
 
 def wait_for_fork():
@@ -159,19 +157,128 @@ def make_main():
     sys.modules["__main__"] = new
 
 
-def run(code, channel):
-    """As `python3 -c`: the status of the process for SystemExit, or None."""
-    flags = CompilerFlags(PyCF_IGNORE_COOKIE, sys.version_info.minor)
-    sys.orig_argv[1:] = ["-c", os.fsdecode(code)]
-    function = ctypes.pythonapi.PyRun_SimpleStringFlags
-    os.write(channel, b"r")
-    os.close(channel)
-    if function(code, ctypes.byref(flags)) == 0:
-        return None
-    # The interpreter ends itself by SIGINT when nothing is raised here.
-    if issubclass(getattr(sys, "last_type", Exception), KeyboardInterrupt):
-        return None
+def exit_status(code):
+    """Of SystemExit; prints what is no status."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 255 if -1 << 63 <= code < 1 << 63 else 255
+    if sys.stderr is None:
+        os.write(2, f"{code}\n".encode(errors="backslashreplace"))
+    else:
+        print(code, file=sys.stderr)
     return 1
+
+
+def show(error, traceback):
+    sys.__excepthook__(type(error), error.with_traceback(traceback), traceback)
+
+
+def report(error, traceback):
+    """An exception that nobody caught."""
+    hook = sys.excepthook
+    sys.last_type, sys.last_value = type(error), error
+    sys.last_traceback = traceback
+    ended = second = None
+    try:
+        hook(type(error), error, traceback)
+    except SystemExit as other:
+        ended = other
+    except BaseException as other:
+        second = other
+    if ended is not None:
+        return exit_status(ended.code)
+    if second is not None:
+        print("Error in sys.excepthook:", file=sys.stderr)
+        show(second, second.__traceback__.tb_next)
+        print("\nOriginal exception was:", file=sys.stderr)
+        show(error, traceback)
+    return 1
+
+
+def execute(code):
+    """As `python3 -c`: the exit status, or None for an interrupt."""
+    try:
+        code.encode()
+    except UnicodeEncodeError as error:
+        print("Unable to decode the command from the command line:",
+              f"UnicodeEncodeError: {error}", sep="\n", file=sys.stderr)
+        return 1
+    ended = uncaught = None
+    try:
+        exec(compile(code, "<string>", "exec", 0, True),
+             sys.modules["__main__"].__dict__)
+    except SystemExit as error:
+        ended = error
+    except BaseException as error:
+        uncaught = error
+    # Not while it is handled: a hook may fail, and has no such context.
+    if ended is not None:
+        return exit_status(ended.code)
+    if uncaught is None:
+        return 0
+    # Without the frame of this function.
+    uncaught.__traceback__ = uncaught.__traceback__.tb_next
+    status = report(uncaught, uncaught.__traceback__)
+    return None if isinstance(uncaught, KeyboardInterrupt) else status
+
+
+def flush_streams():
+    """False when something could not be written."""
+    done = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
+        except Exception as error:
+            done = False
+            if stream is not sys.stderr:
+                print(f"Exception ignored in: {stream!r}", file=sys.stderr)
+                show(error, None)
+    return done
+
+
+def flush_files():
+    """Those that the code left open."""
+    for thing in gc.get_objects():
+        if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter)):
+            try:
+                thing.flush()
+            except Exception:
+                pass
+
+
+def take_apart(preloaded):
+    """Frees what the code made; what was imported before it stays whole,
+    since that would touch all the memory that is shared with the parent."""
+    sys.last_type = sys.last_value = sys.last_traceback = None
+    for name in list(sys.modules):
+        if name not in preloaded:
+            sys.modules.pop(name, None)
+    sys.modules.pop("__main__", None)
+    gc.collect()
+    flush_files()
+
+
+def finish(status, preloaded):
+    """What the interpreter does at its end, in short."""
+    threading = sys.modules["threading"]
+    try:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        done = flush_streams()
+        flush_files()
+        # Daemons go on using what would be freed.
+        if threading.active_count() == 1:
+            take_apart(preloaded)
+        if not done or not flush_streams():
+            status = 120
+    except BaseException as error:
+        show(error, error.__traceback__)
+    if status is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(130 if status is None else status)
 
 
 def main():
@@ -199,10 +306,13 @@ def main():
     refresh_path(seen)
     refresh_randomness()
     refresh_caches()
+    code = os.fsdecode(code)
+    sys.orig_argv[1:] = ["-c", code]
     make_main()
-    return run(code, channel)
+    preloaded = set(sys.modules)
+    os.write(channel, b"r")
+    os.close(channel)
+    finish(execute(code), preloaded)
 
 
-status = main()
-if status is not None:
-    raise SystemExit(status)
+main()
