@@ -32,8 +32,9 @@ INIT := main boot configure identity ready quiesce freezer hooks agent reaper \
 	textfile stream frames
 INIT_OBJS := $(INIT:%=src/init/%.o)
 SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
-BRIGD := main agent api_create api_exec api_files api_logs api_sandbox api_status \
-	api_system args args_make auth body cgroup console creation exec_reply fault frame \
+BRIGD := main agent api_clone api_create api_delete api_exec api_files api_logs \
+	api_move api_sandbox api_snapshot api_state api_status api_system api_template \
+	args args_make auth body cgroup console creation exec_reply fault frame \
 	gate http id image meminfo peer_guest peer_spawn peer_vmm pool receipt removal route \
 	run runlog sandbox sandbox_new sandbox_start sandbox_vm save shell snapshot \
 	store template template_build utf8 when

@@ -114,30 +114,48 @@ static int load_begin(struct op *op)
 
 #define HUGE_PAGE (2u << 20)
 
-/* Where a good part of 2 MiB has data, lets one huge page hold it: a guest
- * that reads there then costs one fault and not many. Only a hint; hosts that
- * do not allow it for memfds (shmem_enabled) go on with small pages. */
+/* False where the kernel would fill in as many small pages instead. */
+static bool may_be_huge(void)
+{
+	char text[128] = "";
+	cleanup_fd int fd =
+		open("/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+		     O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fd_read_all(fd, text, sizeof(text) - 1) < 0)
+		return false;
+	return strstr(text, "[advise]") != NULL ||
+	       strstr(text, "[within_size]") != NULL;
+}
+
+static void populate_huge(int fd, uint8_t *p, uint64_t bytes)
+{
+	uint64_t at = 0;
+
+	while (at + HUGE_PAGE <= bytes) {
+		off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+		if (data < 0)
+			return;
+		at = (uint64_t)data / HUGE_PAGE * HUGE_PAGE;
+		if (at + HUGE_PAGE <= bytes)
+			(void)madvise(p + at, HUGE_PAGE, MADV_POPULATE_WRITE);
+		at += HUGE_PAGE;
+	}
+}
+
+/* Where 2 MiB of `fd` have any data, lets one huge page hold them in `memfd`:
+ * a guest that reads there then costs one fault and not many. Only a hint. */
 static void prefer_huge_pages(int fd, int memfd, uint64_t bytes)
 {
-	uint8_t *p =
-		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	uint8_t *p;
 
+	if (!may_be_huge())
+		return;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	if (p == MAP_FAILED)
 		return;
-	if (madvise(p, bytes, MADV_HUGEPAGE) == 0) {
-		for (uint64_t at = 0; at + HUGE_PAGE <= bytes;
-		     at += HUGE_PAGE) {
-			off_t data = lseek(fd, (off_t)at, SEEK_DATA);
-			if (data < 0)
-				break;
-			if ((uint64_t)data < at + HUGE_PAGE)
-				(void)madvise(p + at, HUGE_PAGE,
-					      MADV_POPULATE_WRITE);
-			else
-				at = (uint64_t)data / HUGE_PAGE * HUGE_PAGE -
-				     HUGE_PAGE;
-		}
-	}
+	if (madvise(p, bytes, MADV_HUGEPAGE) == 0)
+		populate_huge(fd, p, bytes);
 	(void)munmap(p, bytes);
 }
 
