@@ -13,8 +13,15 @@
 #define WARM_TIMEOUT_MS 120000u
 #define WARM_COMMAND_TIMEOUT_MS 1800000u
 
-/* What makes the agent start its interpreters. */
-static const char *const warm_languages[] = { "python", "node" };
+/* What makes the agent start its interpreters, and a shell once: what it reads
+ * from the disk is then in memory. */
+static const char *const warm_languages[] = { "python", "node", "bash" };
+
+/* A machine whose programs still start up would do that again in every copy.
+ * So it is saved when it takes no more of a CPU than this, or after a while. */
+#define SETTLE_PERCENT 5.0
+#define SETTLE_LOOK_NS (300 * NS_PER_MS)
+#define SETTLE_LOOKS_MAX 100u
 
 static void next_step(struct template_build *b);
 
@@ -32,6 +39,7 @@ void template_build_free(struct template_build *b)
 		run_free(&b->run);
 	if (b->sb != NULL)
 		sandbox_unwait(&b->waiter);
+	loop_timer_del(b->app->loop, &b->settle);
 	free(b->warm);
 	free(b);
 }
@@ -78,6 +86,27 @@ static void save(struct template_build *b)
 		b->saving = false;
 		done(b, NULL, &fault);
 	}
+}
+
+static void settle(struct template_build *b)
+{
+	loop_timer_set(b->app->loop, &b->settle, SETTLE_LOOK_NS);
+}
+
+static void on_settle(struct loop_timer *timer)
+{
+	struct template_build *b =
+		container_of(timer, struct template_build, settle);
+	double percent = 100;
+	uint64_t bytes;
+
+	if (b->arg == NULL || b->sb == NULL || b->sb->state != SANDBOX_RUNNING)
+		return;
+	if (sandbox_measure(b->sb, &percent, &bytes) == 0 &&
+	    percent > SETTLE_PERCENT && b->looks++ < SETTLE_LOOKS_MAX)
+		settle(b);
+	else
+		save(b);
 }
 
 /* --- Warming -------------------------------------------------------------------------- */
@@ -163,7 +192,7 @@ static void next_step(struct template_build *b)
 	if (b->step < ARRAY_LEN(warm_languages) + (b->warm != NULL))
 		warm(b);
 	else
-		save(b);
+		settle(b);
 }
 
 /* --- The machine ---------------------------------------------------------------------- */
@@ -219,6 +248,7 @@ template_build_start(struct app *app, const char *name,
 	b->on_done = on_done;
 	b->arg = arg;
 	b->waiter.on_change = on_change;
+	b->settle.on_expire = on_settle;
 	(void)snprintf(b->name, sizeof(b->name), "%s", name);
 	if (warm_command != NULL)
 		b->warm = strdup(warm_command);

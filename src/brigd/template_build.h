@@ -23,7 +23,9 @@ struct template_build {
 	bool running;      /* `run` goes on */
 	unsigned int step; /* of warming */
 	char *warm;        /* owned; NULL: no command */
-	bool saving;       /* `snapshot` goes on */
+	struct loop_timer settle;
+	unsigned int looks; /* at whether it stands still */
+	bool saving;        /* `snapshot` goes on */
 	struct snapshot snapshot;
 	char name[NAME_BYTES];
 	struct fault fault;
