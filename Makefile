@@ -301,6 +301,12 @@ FUZZ_api_json := $(patsubst %,src/brigd/%.o,args body fault id utf8 when) \
 	$(BASE_OBJS)
 FUZZ_LIBS_api_json := -ljansson -lm
 
+FUZZ_TARGETS += manifest snapfile
+FUZZ_manifest := $(UNIT_manifest)
+FUZZ_LIBS_manifest := $(UNIT_LIBS_manifest)
+FUZZ_snapfile := $(UNIT_snapstore)
+FUZZ_LIBS_snapfile := $(UNIT_LIBS_snapstore)
+
 FUZZ_TARGETS += spawn_request
 FUZZ_spawn_request := src/spawn/request.o
 

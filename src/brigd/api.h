@@ -28,10 +28,43 @@ void api_create_many(struct creation *c, struct request *rq,
 
 /* api_sandbox.c */
 void api_list(struct request *rq);
-void api_delete(struct request *rq);
-void api_delete_all(struct request *rq);
 void api_get(struct request *rq);
 void api_console(struct request *rq);
+
+/* api_delete.c */
+void api_delete(struct request *rq);
+void api_delete_all(struct request *rq);
+
+/* api_state.c */
+void api_pause(struct request *rq);
+void api_resume(struct request *rq);
+void api_reset(struct request *rq);
+void api_rollback(struct request *rq);
+
+/* api_clone.c */
+void api_clone(struct request *rq);
+void api_clone_v1(struct request *rq);
+
+/* api_snapshot.c */
+void api_snapshot(struct request *rq);
+void api_snapshot_v1(struct request *rq);
+void api_snapshot_list(struct request *rq);
+void api_snapshot_list_v1(struct request *rq);
+void api_snapshot_get(struct request *rq);
+void api_snapshot_restore(struct request *rq);
+void api_snapshot_delete(struct request *rq);
+void api_snapshot_delete_all(struct request *rq);
+
+/* api_move.c */
+void api_snapshot_export(struct request *rq);
+void api_snapshot_import_begin(struct request *rq);
+void api_snapshot_import(struct request *rq);
+
+/* api_template.c */
+void api_template_create(struct request *rq);
+void api_template_list(struct request *rq);
+void api_template_get(struct request *rq);
+void api_template_delete(struct request *rq);
 
 /* api_status.c */
 void api_status(struct request *rq);
@@ -40,6 +73,7 @@ void api_status(struct request *rq);
 void api_execute(struct request *rq);
 void api_execute_async(struct request *rq);
 void api_run(struct request *rq);
+void api_code(struct request *rq);
 void api_stdin_begin(struct request *rq);
 void api_stdin(struct request *rq);
 

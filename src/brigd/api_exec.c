@@ -19,6 +19,7 @@ enum flavour {
 	V1_STREAM, /* execute_async */
 	V2_SYNC,   /* runs */
 	V2_STREAM, /* runs with stream: true */
+	V2_CODE,   /* code; becomes one of the two above */
 };
 
 struct job {
@@ -340,6 +341,8 @@ static void execute(struct request *rq, enum flavour flavour)
 		return;
 	if (flavour == V2_SYNC)
 		r = args_parse_run(rq->body.data, rq->body.len, &args, &fault);
+	else if (flavour == V2_CODE)
+		r = args_parse_code(rq->body.data, rq->body.len, &args, &fault);
 	else
 		r = args_parse_execute(rq->body.data, rq->body.len,
 				       flavour == V1_STREAM, &args, &fault);
@@ -347,8 +350,8 @@ static void execute(struct request *rq, enum flavour flavour)
 		http_reply_fault(rq, &fault, NULL);
 		return;
 	}
-	if (flavour == V2_SYNC && args.stream)
-		flavour = V2_STREAM;
+	if (flavour == V2_SYNC || flavour == V2_CODE)
+		flavour = args.stream ? V2_STREAM : V2_SYNC;
 	start(rq, sb, &args, flavour);
 }
 
@@ -365,6 +368,11 @@ void api_execute_async(struct request *rq)
 void api_run(struct request *rq)
 {
 	execute(rq, V2_SYNC);
+}
+
+void api_code(struct request *rq)
+{
+	execute(rq, V2_CODE);
 }
 
 /* --- stdin ------------------------------------------------------------------------------------- */

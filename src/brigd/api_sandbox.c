@@ -1,4 +1,4 @@
-/* api_sandbox.c - list, get, delete and console; sandboxes as JSON.
+/* api_sandbox.c - list, get and console; sandboxes as JSON.
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
@@ -7,13 +7,9 @@
 
 #include "api.h"
 #include "args.h"
-#include "auth.h"
-#include "body.h"
 #include "cgroup.h"
 #include "console.h"
 #include "log.h"
-#include "removal.h"
-#include "store.h"
 #include "when.h"
 
 /* --- What all handlers share ------------------------------------------------------------------- */
@@ -242,29 +238,4 @@ void api_console(struct request *rq)
 	else
 		http_reply_buf(rq, "text/plain; charset=utf-8", &text);
 	buf_free(&text);
-}
-
-/* --- Delete ------------------------------------------------------------------------------------ */
-
-/* The fields of the body ask for snapshots, which do not exist yet: accepted
- * and ignored, as the published format has it for unknown fields. */
-void api_delete(struct request *rq)
-{
-	struct fault fault;
-	json_t *json = NULL;
-	struct sandbox *sb = api_sandbox_of(rq);
-
-	if (sb == NULL)
-		return;
-	if (body_parse(rq->body.data, rq->body.len, &json, &fault) < 0) {
-		http_reply_fault(rq, &fault, NULL);
-		return;
-	}
-	json_decref(json);
-	removal_start(rq, sb);
-}
-
-void api_delete_all(struct request *rq)
-{
-	removal_start(rq, NULL);
 }

@@ -181,7 +181,6 @@ static void on_change(struct sandbox_waiter *w, struct sandbox *sb, bool gone)
 	struct member *m = container_of(w, struct member, waiter);
 
 	if (gone) {
-		m->restored = sb->below != NULL || m->restored;
 		member_done(m);
 	} else if (sb->state == SANDBOX_RUNNING) {
 		sandbox_unwait(w);
@@ -226,7 +225,7 @@ void creation_add(struct creation *c, struct sandbox *sb, bool keep)
 	c->count++;
 	m->creation = c;
 	m->keep = keep;
-	m->restored = sb->origin != ORIGIN_BOOT;
+	m->restored = sb->origin != ORIGIN_BOOT || sb->from != NULL;
 	m->console.max = 4 * CONSOLE_TAIL_BYTES + 4096;
 	m->waiter.on_change = on_change;
 	if (!c->wait && sb->state == SANDBOX_CREATING) {

@@ -30,6 +30,7 @@
 #include "pool.h"
 #include "runlog.h"
 #include "sandbox.h"
+#include "snapshot.h"
 #include "snapstore.h"
 #include "store.h"
 #include "template.h"
@@ -441,6 +442,7 @@ static void build_app(struct app *app, const struct options *o)
 	if (app->runlog == NULL || app->templates == NULL ||
 	    app->pool == NULL || app->sandboxes == NULL || app->http == NULL)
 		die("out of memory or no database");
+	snapshot_drop_orphans(app);
 	app->spawn = spawn_peer_new(app->loop, o->spawn, shell_set_exited,
 				    &app->shells);
 	if (app->spawn == NULL)

@@ -1,6 +1,7 @@
 /* removal.c - deletes sandboxes and answers when they are cleaned up.
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@ struct removal {
 	struct loop *loop;
 	struct loop_timer timer;
 	bool all;
+	char snapshot[NAME_BYTES]; /* "": none */
 	size_t left;
 	size_t count;
 	struct victim victims[];
@@ -66,6 +68,20 @@ static json_t *all_json(const struct removal *m)
 	return reply;
 }
 
+static json_t *one_json(const struct removal *m)
+{
+	json_t *v =
+		json_pack("{s:s, s:s, s:b}", "id", m->victims[0].id, "message",
+			  "Sandbox deleted", "storage_deleted", 1);
+
+	if (m->snapshot[0] != '\0') {
+		(void)json_object_set_new(v, "snapshot_created", json_true());
+		(void)json_object_set_new(v, "snapshot_name",
+					  json_string(m->snapshot));
+	}
+	return v;
+}
+
 static void answer(struct removal *m)
 {
 	struct request *rq = m->rq;
@@ -73,10 +89,7 @@ static void answer(struct removal *m)
 	if (m->all)
 		http_reply_json(rq, all_json(m));
 	else if (m->left == 0)
-		http_reply_json(rq, json_pack("{s:s, s:s, s:b}", "id",
-					      m->victims[0].id, "message",
-					      "Sandbox deleted",
-					      "storage_deleted", 1));
+		http_reply_json(rq, one_json(m));
 	else
 		http_reply_error(rq, 503, "cleanup_pending",
 				 "the sandbox is still being cleaned up");
@@ -128,7 +141,8 @@ static void add_victim(struct removal *m, struct sandbox *sb)
 	sandbox_delete(sb); /* is gone later, never within this call */
 }
 
-void removal_start(struct request *rq, struct sandbox *only)
+void removal_start(struct request *rq, struct sandbox *only,
+		   const char *snapshot)
 {
 	struct sandbox_set *set = api_app(rq)->sandboxes;
 	struct sandbox *sb;
@@ -143,6 +157,9 @@ void removal_start(struct request *rq, struct sandbox *only)
 	m->loop = api_app(rq)->loop;
 	m->timer.on_expire = on_timer;
 	m->all = only == NULL;
+	if (snapshot != NULL)
+		(void)snprintf(m->snapshot, sizeof(m->snapshot), "%s",
+			       snapshot);
 	rq->job = m;
 	rq->on_abort = on_abort;
 	loop_timer_set(m->loop, &m->timer, REMOVAL_TIMEOUT_S * NS_PER_S);

@@ -21,6 +21,14 @@ static const struct route routes[] = {
 	{ "GET", ID "/download", 0, api_download, NULL, 0 },
 	{ "POST", ID "/upload", ROUTE_STREAM, api_upload, api_upload_begin,
 	  UPLOAD_BODY_MAX_BYTES },
+	{ "POST", ID "/snapshot", ROUTE_JSON, api_snapshot_v1, NULL, 0 },
+	{ "POST", ID "/clone", ROUTE_JSON, api_clone_v1, NULL, 0 },
+	{ "GET", "/v1/snapshots/list", 0, api_snapshot_list_v1, NULL, 0 },
+	{ "POST", "/v1/snapshots/{}/restore", ROUTE_JSON, api_snapshot_restore,
+	  NULL, 0 },
+	{ "DELETE", "/v1/snapshots/delete-all", 0, api_snapshot_delete_all,
+	  NULL, 0 },
+	{ "DELETE", "/v1/snapshots/{}", 0, api_snapshot_delete, NULL, 0 },
 
 	{ "GET", "/healthz", ROUTE_NO_KEY, api_health, NULL, 0 },
 	{ "GET", "/v2/host", 0, api_host, NULL, 0 },
@@ -28,8 +36,27 @@ static const struct route routes[] = {
 	{ "GET", ID2, 0, api_get, NULL, 0 },
 	{ "GET", ID2 "/console", 0, api_console, NULL, 0 },
 	{ "POST", ID2 "/runs", ROUTE_JSON, api_run, NULL, 0 },
+	{ "POST", ID2 "/code", ROUTE_JSON, api_code, NULL, 0 },
 	{ "POST", ID2 "/runs/{}/stdin", ROUTE_STREAM, api_stdin,
 	  api_stdin_begin, UINT64_MAX - 1 },
+	{ "POST", ID2 "/snapshots", ROUTE_JSON, api_snapshot, NULL, 0 },
+	{ "POST", ID2 "/clone", ROUTE_JSON, api_clone, NULL, 0 },
+	{ "POST", ID2 "/pause", ROUTE_JSON, api_pause, NULL, 0 },
+	{ "POST", ID2 "/resume", ROUTE_JSON, api_resume, NULL, 0 },
+	{ "POST", ID2 "/reset", ROUTE_JSON, api_reset, NULL, 0 },
+	{ "POST", ID2 "/rollback", ROUTE_JSON, api_rollback, NULL, 0 },
+
+	{ "GET", "/v2/snapshots", 0, api_snapshot_list, NULL, 0 },
+	{ "POST", "/v2/snapshots/import", ROUTE_STREAM, api_snapshot_import,
+	  api_snapshot_import_begin, UINT64_MAX - 1 },
+	{ "GET", "/v2/snapshots/{}", 0, api_snapshot_get, NULL, 0 },
+	{ "DELETE", "/v2/snapshots/{}", 0, api_snapshot_delete, NULL, 0 },
+	{ "GET", "/v2/snapshots/{}/export", 0, api_snapshot_export, NULL, 0 },
+
+	{ "POST", "/v2/templates", ROUTE_JSON, api_template_create, NULL, 0 },
+	{ "GET", "/v2/templates", 0, api_template_list, NULL, 0 },
+	{ "GET", "/v2/templates/{}", 0, api_template_get, NULL, 0 },
+	{ "DELETE", "/v2/templates/{}", 0, api_template_delete, NULL, 0 },
 };
 
 /* Takes the segment at *path into `to`; false if it does not fit there. */

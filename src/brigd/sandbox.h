@@ -210,8 +210,9 @@ must_check int sandbox_create(struct sandbox_set *set,
 			      const struct sandbox_spec *spec,
 			      struct sandbox **ret, struct fault *fault);
 
-/* Ends what runs and starts the same sandbox again from `from`: state
- * CREATING. 0, or -EINVAL after filling *fault: then nothing happened. */
+/* Ends what runs and starts the same sandbox again from `from`, a whole
+ * machine: state CREATING. `snapshot` NULL: it comes from where it came from
+ * before. 0, or -EINVAL after filling *fault. */
 must_check int sandbox_restart(struct sandbox *sb, struct saved *from,
 			       enum sandbox_origin origin, const char *snapshot,
 			       struct fault *fault);

@@ -259,10 +259,13 @@ int sandbox_restart(struct sandbox *sb, struct saved *from,
 	sb->below = saved_ref(from);
 	sb->shape = shape;
 	sb->origin = origin;
-	sb->template_as_made = origin == ORIGIN_TEMPLATE;
+	sb->template_as_made = false;
 	sb->save_broken = false;
-	(void)snprintf(sb->snapshot, sizeof(sb->snapshot), "%s", snapshot);
-	memcpy(sb->parent, sb->snapshot, sizeof(sb->parent));
+	if (snapshot != NULL) {
+		(void)snprintf(sb->snapshot, sizeof(sb->snapshot), "%s",
+			       snapshot);
+		memcpy(sb->parent, sb->snapshot, sizeof(sb->parent));
+	}
 	int r = sandbox_start(sb);
 	if (r < 0) {
 		sandbox_set_ended(sb, SANDBOX_FAILED, "vmm_error");

@@ -48,6 +48,58 @@ void snapshot_fault(int error, struct fault *ret)
 	}
 }
 
+/* --- Of paused sandboxes ----------------------------------------------------------- */
+
+#define PAUSE_PREFIX "pause-"
+
+void snapshot_name_pause(const char *sandbox_id, char ret[NAME_BYTES])
+{
+	(void)snprintf(ret, NAME_BYTES, PAUSE_PREFIX "%.24s",
+		       sandbox_id + strlen("sb_"));
+}
+
+bool snapshot_is_pause(const struct snap *s)
+{
+	return strncmp(s->name, PAUSE_PREFIX, strlen(PAUSE_PREFIX)) == 0;
+}
+
+struct orphans {
+	const struct sandbox_set *set;
+	json_t *ids;
+};
+
+static void note_orphan(void *arg, const struct snap *s)
+{
+	struct orphans *o = arg;
+	const struct sandbox *sb;
+
+	if (!snapshot_is_pause(s))
+		return;
+	TAILQ_FOREACH(sb, &o->set->list, link) {
+		if (strcmp(sb->paused, s->id) == 0)
+			return;
+	}
+	(void)json_array_append_new(o->ids, json_string(s->id));
+}
+
+void snapshot_drop_orphans(struct app *app)
+{
+	struct orphans o = { .set = app->sandboxes, .ids = json_array() };
+	json_t *id;
+	size_t i;
+
+	snapstore_each(app->snapstore, 0, note_orphan, &o);
+	json_array_foreach(o.ids, i, id) {
+		const char *text = json_string_value(id);
+		int r = snapstore_delete(app->snapstore, text);
+		log_info("snapshot=%s of a pause that is over: %s", text,
+			 r < 0 ? strerror(-r) : "deleted");
+	}
+	json_decref(o.ids);
+}
+
+/* --- Making one --------------------------------------------------------------------- */
+
 static void deliver(struct snapshot *s, bool failed)
 {
 	saved_unref(s->draft.saved);

@@ -38,6 +38,14 @@ must_check int snapshot_start(struct snapshot *s, struct sandbox *sb,
 			      const struct snapshot_options *options,
 			      struct fault *fault);
 
+/* What holds a paused sandbox is called "pause-..." and is a part of it: no
+ * list shows it. */
+void snapshot_name_pause(const char *sandbox_id, char ret[NAME_BYTES]);
+must_check bool snapshot_is_pause(const struct snap *s);
+
+/* At start: deletes those that no sandbox is held by any more. */
+void snapshot_drop_orphans(struct app *app);
+
 /* What an error of the snapshot store means to a client. */
 void snapshot_fault(int error, struct fault *ret);
 
