@@ -26,7 +26,7 @@ def served():
 
 
 def test_paths():
-    assert len(served()) == 16
+    assert len(served()) == 39
     assert documented() == served()
 
 
