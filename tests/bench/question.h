@@ -11,8 +11,9 @@
 struct question {
 	uint32_t number; /* a new one: answer */
 	uint32_t a;
-	uint32_t b; /* the answer is a * b */
+	uint32_t b; /* the answer is a * b, its lower two bytes */
 	uint32_t dirty_pages;
+	uint32_t then_halt; /* not 0: leaves the processor to others */
 };
 
 /* Address of the i-th page that a guest writes to: runs of sixteen pages, so

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -135,9 +138,19 @@ void vm_start(struct vm *v)
 		fd_close(&fds[i]);
 }
 
-void vm_end(struct vm *v)
+void vm_kill(struct vm *v)
 {
 	(void)ok(kill(v->pid, SIGKILL), "kill");
+}
+
+void vm_end(struct vm *v)
+{
+	vm_kill(v);
+	vm_reap(v);
+}
+
+void vm_reap(struct vm *v)
+{
 	(void)ok(waitpid(v->pid, NULL, 0), "waitpid");
 	(void)munmap(v->console, sizeof(*v->console));
 	fd_close(&v->control);
@@ -215,25 +228,29 @@ void vm_restore(struct vm *v, enum vmm_msg_type type, const struct image *from,
 
 void vm_await(struct vm *v, uint32_t answer)
 {
-	uint64_t end = clock_ns() + ANSWER_TIMEOUT_NS;
-	uint32_t said = 0;
+	uint16_t said = 0;
 
+	/* Not by looking all the time from the start: the monitor has two
+	 * threads, and the development machine has two processors. */
+	(void)vm_expect(v, VMM_RUNNING);
+	uint64_t end = clock_ns() + ANSWER_TIMEOUT_NS;
 	while (__atomic_load_n(&v->console->written, __ATOMIC_ACQUIRE) <
 	       v->seen + sizeof(said)) {
 		if (clock_ns() > end)
 			die("the guest does not answer");
+		(void)sched_yield();
 	}
 	for (size_t i = 0; i < sizeof(said); i++, v->seen++)
-		said |= (uint32_t)v->console
-				->data[v->seen % BRIG_CONSOLE_RING_BYTES]
-			<< (8 * i);
-	if (said != answer)
+		said |= (uint16_t)(v->console->data[v->seen %
+						    BRIG_CONSOLE_RING_BYTES]
+				   << (8 * i));
+	if (said != (uint16_t)answer)
 		die("the guest said %#x instead of %#x", said, answer);
 }
 
 /* --- questions ---------------------------------------------------------------- */
 
-void question_write(int fd, uint32_t dirty_pages, uint32_t *ret_answer)
+uint32_t question_write(int fd, uint32_t dirty_pages, bool then_halt)
 {
 	uint8_t page[4096] = { 0 };
 	struct question q;
@@ -241,11 +258,12 @@ void question_write(int fd, uint32_t dirty_pages, uint32_t *ret_answer)
 	if (getrandom(&q, sizeof(q), 0) != (ssize_t)sizeof(q))
 		die("getrandom: %m");
 	q.dirty_pages = dirty_pages;
-	*ret_answer = q.a * q.b;
+	q.then_halt = then_halt;
 	memcpy(page, &q, sizeof(q));
 	if (pwrite(fd, page, sizeof(page), QUESTION_AT) !=
 	    (ssize_t)sizeof(page))
 		die("question: %m");
+	return q.a * q.b;
 }
 
 static void copy_data(int from, int to)
@@ -277,16 +295,16 @@ int question_make(uint32_t dirty_pages, int delta_fd, uint32_t *ret_answer)
 	(void)ok(ftruncate(fd, (off_t)RAM_BYTES), "ftruncate");
 	if (delta_fd >= 0)
 		copy_data(delta_fd, fd);
-	question_write(fd, dirty_pages, ret_answer);
+	*ret_answer = question_write(fd, dirty_pages, true);
 	file_seal(fd);
 	return fd;
 }
 
 /* --- saved machines ------------------------------------------------------------- */
 
-void vm_save(struct vm *v, int state_fd, int memory_fd)
+void vm_save(struct vm *v, uint32_t flags, int state_fd, int memory_fd)
 {
-	const struct vmm_msg msg = { .type = VMM_SAVE };
+	const struct vmm_msg msg = { .type = VMM_SAVE, .u.save.flags = flags };
 	cleanup_fd int top_fd = file_new("top");
 	const int fds[VMM_SAVE_FDS] = {
 		[VMM_SAVE_FD_STATE] = state_fd,
@@ -297,18 +315,25 @@ void vm_save(struct vm *v, int state_fd, int memory_fd)
 	ask(v, &msg, fds, VMM_SAVE_FDS);
 }
 
-struct vmm_saved vm_save_image(struct vm *v, struct image *ret)
+struct vmm_saved vm_save_image(struct vm *v, uint32_t flags, struct image *ret)
 {
-	*ret = (struct image){ file_new("state"), file_new("memory"), -1 };
-	vm_save(v, ret->state_fd, ret->memory_fd);
+	*ret = (struct image){ file_new("state"), file_new("memory") };
+	vm_save(v, flags, ret->state_fd, ret->memory_fd);
 	return vm_expect(v, VMM_SAVED).u.saved;
+}
+
+void vm_resume(struct vm *v)
+{
+	const struct vmm_msg msg = { .type = VMM_RESUME };
+
+	ask(v, &msg, NULL, 0);
+	(void)vm_expect(v, VMM_REPLY);
 }
 
 void image_close(struct image *image)
 {
 	fd_close(&image->state_fd);
 	fd_close(&image->memory_fd);
-	fd_close(&image->delta_fd);
 }
 
 /* --- memory ------------------------------------------------------------------- */
