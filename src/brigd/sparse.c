@@ -9,6 +9,7 @@
 #include "num.h"
 #include "snapio.h"
 #include "sparse.h"
+#include "worker.h"
 
 #define BITS 64u
 
@@ -89,7 +90,9 @@ int sparse_each(int fd, uint64_t bytes,
 		for (r = 0; r == 0 && at < end;) {
 			size_t n = u64_min(end - at, SPARSE_CHUNK);
 			ssize_t got = fd_pread_all(fd, chunk, n, (off_t)at);
-			if (got < 0)
+			if (worker_is_stopping())
+				r = -ECANCELED;
+			else if (got < 0)
 				r = (int)got;
 			else if ((size_t)got != n)
 				r = -EBADMSG;

@@ -36,7 +36,8 @@ must_check int sparse_map_add(struct sparse_map *m, int fd);
 
 /* Calls `take` with the data of a file of `bytes` (a multiple of the block),
  * in order, in whole blocks, at most SPARSE_CHUNK at once; ends at the first
- * that returns not 0, and returns that. -EBADMSG: the file is shorter. */
+ * that returns not 0, and returns that. -EBADMSG: the file is shorter;
+ * -ECANCELED: worker_is_stopping(). */
 must_check int sparse_each(int fd, uint64_t bytes,
 			   int (*take)(void *arg, uint64_t at,
 				       const uint8_t *data, size_t n),

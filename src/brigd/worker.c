@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -29,12 +30,14 @@ struct worker {
 	bool freed;      /* loop only: worker_free() was called from done() */
 	bool delivering; /* loop only */
 
+	atomic_bool stopping; /* set with the lock held */
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t more;
-	bool stopping;
 	struct job_list waiting;
 	struct job_list finished;
 };
+
+static _Thread_local struct worker *current; /* worker threads only */
 
 static void list_add(struct job_list *l, struct worker_job *job)
 {
@@ -69,6 +72,7 @@ static void *run(void *arg)
 {
 	struct worker *w = arg;
 
+	current = w;
 	(void)pthread_mutex_lock(&w->lock);
 	for (;;) {
 		while (!w->stopping && w->waiting.first == NULL)
@@ -177,6 +181,11 @@ void worker_add(struct worker *w, struct worker_job *job)
 		(void)pthread_cond_signal(&w->more);
 	}
 	(void)pthread_mutex_unlock(&w->lock);
+}
+
+bool worker_is_stopping(void)
+{
+	return current != NULL && current->stopping;
 }
 
 struct loop *worker_loop(struct worker *w)

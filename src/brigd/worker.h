@@ -3,7 +3,7 @@
  *
  * A job's work() runs in the worker thread, with nothing of brigd's state but
  * what the job owns; done() then runs in the event loop. Jobs run in order.
- * All functions: event-loop thread.
+ * Functions: event-loop thread, but for worker_is_stopping().
  */
 #ifndef BRIGD_WORKER_H
 #define BRIGD_WORKER_H
@@ -28,6 +28,10 @@ struct worker_job {
 struct worker *worker_new(struct loop *loop);
 void worker_add(struct worker *w, struct worker_job *job);
 struct loop *worker_loop(struct worker *w);
+
+/* Worker thread, in work(): true once worker_free() waits for it. A long job
+ * then gives up. Always false in other threads. */
+must_check bool worker_is_stopping(void);
 
 /* Waits for the running job. Jobs whose done() was not called yet are dropped.
  * May be called from a done(). NULL is fine. */

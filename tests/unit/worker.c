@@ -140,12 +140,38 @@ static void test_free_in_done(void **state)
 	loop_fini(&l);
 }
 
+static void work_until_stopped(struct worker_job *job)
+{
+	(void)job;
+	while (!worker_is_stopping())
+		(void)usleep(100);
+}
+
+static void test_stopping(void **state)
+{
+	struct loop l;
+	struct test_job endless = {
+		.job = { .work = work_until_stopped, .done = done },
+	};
+
+	(void)state;
+	assert_int_equal(loop_init(&l), 0);
+	struct worker *w = worker_new(&l);
+	worker_add(w, &endless.job);
+	assert_false(worker_is_stopping());
+	(void)usleep(5000);
+	worker_free(w);
+	assert_false(endless.done);
+	loop_fini(&l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_free_drops),
 		cmocka_unit_test(test_free_in_done),
+		cmocka_unit_test(test_stopping),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
