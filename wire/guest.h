@@ -147,7 +147,8 @@ enum guest_exec_flags {
 	GUEST_EXEC_SHELL = 1u << 0, /* argv[0] is a line for /bin/bash or sh */
 	GUEST_EXEC_STDIN = 1u << 1, /* stdin stays open for STDIN frames */
 	/* argv[0] is a language (python, node, bash), argv[1] code in it: runs
-	 * in an interpreter that was started before, where there is one */
+	 * in an interpreter that was started before, where there is one. Empty
+	 * code waits until there is one: EXIT tells that it was ready */
 	GUEST_EXEC_CODE = 1u << 2,
 };
 

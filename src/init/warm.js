@@ -13,6 +13,8 @@
 	const v8 = require('v8');
 	const { pathToFileURL } = require('url');
 	const Module = require('module');
+	const { errno } = require('os').constants;
+	const { randomInt } = require('crypto');
 	const AT_CWD = 3;
 
 	for (const name of ['Module', 'SourceTextModule', 'SyntheticModule'])
@@ -69,7 +71,6 @@
 				throw error;
 		}
 		fs.closeSync(5);
-		const { randomInt } = require('crypto');
 		v8.setFlagsFromString(`--random-seed=${randomInt(1, 2 ** 31)}`);
 		Math.random();
 		v8.setFlagsFromString('--random-seed=0');
@@ -88,6 +89,12 @@
 		}
 	}
 
+	// What most programs need, loaded and compiled; nothing is drawn or
+	// opened yet.
+	for (const name of ['net', 'tty', 'util', 'events', 'stream'])
+		require(name);
+	require('util').format('%s %o', 'a', { a: [1, 'b'] });
+	vm.runInThisContext('0', { filename: '[eval]' });
 	fs.writeSync(4, numbers(process.pid));
 	const size = readExactly(4).readUInt32LE();
 	const [, , , home, cwd, code, ...env] =
@@ -95,7 +102,6 @@
 	try {
 		enter(home, cwd);
 	} catch (error) {
-		const { errno } = require('os').constants;
 		fs.writeSync(4, numbers(AT_CWD, errno[error.code]));
 		process.reallyExit(127);
 	}
