@@ -391,6 +391,8 @@ static int receive_all(struct transfer *t)
 	if (r < 0)
 		return r;
 	adopt(t);
+	if (!manifest_is_head(&t->m))
+		return -EINVAL;    /* the name that the caller wants */
 	t->unchecked = SPACE_STEP; /* look before the first byte */
 	for (unsigned int i = 0; r == 0 && i < manifest_count(&t->m); i++)
 		r = receive_object(t, i);
@@ -458,7 +460,7 @@ static void log_end(const struct transfer *t)
 		log_warn("snapshot: %s failed id=%s error=%s problem=\"%s\"",
 			 what, t->m.snap.id, strerror(-t->error),
 			 t->problem == NULL ? "" : t->problem);
-	else if (t->in != NULL)
+	else if (t->out == NULL)
 		log_info("snapshot: import done id=%s was=%s", t->m.snap.id,
 			 t->origin);
 }

@@ -216,7 +216,7 @@ struct snap_import {
 
 /* Reads a stream, verifies all of it and publishes it under a new id; a
  * template becomes a memory snapshot. Errors through on_done as of publish and
- * load; -EBADMSG also for a stream that ends early or goes on after its end.
+ * load (-EINVAL: `name`); -EBADMSG also for a stream that ends early or goes on after its end.
  * Gives up with -ENOSPC before it takes the last sixteenth of the file
  * system. */
 must_check int snapstore_import(struct snapstore *st, struct snap_import *im);

@@ -180,7 +180,7 @@ int sparse_read(int fd, uint64_t bytes, int out_fd, struct sparse_map *have,
 bool sparse_check(int fd)
 {
 	static const uint8_t block[SPARSE_BLOCK] = { 1 };
-	const uint64_t bytes = CHECK_BLOCKS * SPARSE_BLOCK;
+	const uint64_t bytes = (uint64_t)CHECK_BLOCKS * SPARSE_BLOCK;
 	uint64_t at = 0;
 	uint64_t end = 0;
 

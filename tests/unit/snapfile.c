@@ -463,6 +463,25 @@ static void test_too_many(void **state)
 		(void)close(pairs[i][0]);
 }
 
+static void test_bad_name(void **state)
+{
+	struct env *v = *state;
+	char id[SNAP_ID_BYTES];
+	struct importing x = {
+		.im = { .tenant = 1, .name = "a\tb", .on_done = on_imported },
+	};
+
+	assert_int_equal(publish(v, booted(v, 6), SNAP_MEMORY, id), 0);
+	x.im.fd = snapio_memory("stream", 0);
+	assert_int_equal(export_to(v, id, x.im.fd), 0);
+	assert_int_equal(lseek(x.im.fd, 0, SEEK_SET), 0);
+	assert_int_equal(snapstore_import(v->st, &x.im), 0);
+	env_until(v, &x.done);
+	assert_int_equal(x.error, -EINVAL);
+	env_expect_objects(v, 3);
+	(void)close(x.im.fd);
+}
+
 static void test_not_there(void **state)
 {
 	struct env *v = *state;
@@ -481,7 +500,7 @@ int main(void)
 		TEST(test_lengths),    TEST(test_records),
 		TEST(test_versions),   TEST(test_export_damaged),
 		TEST(test_disk_full),  TEST(test_too_many),
-		TEST(test_not_there),
+		TEST(test_not_there),  TEST(test_bad_name),
 	};
 
 	(void)signal(SIGPIPE, SIG_IGN); /* as brigd does */
