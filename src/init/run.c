@@ -58,15 +58,15 @@ struct run {
 	struct run_host host;
 	void *owner;
 	enum run_state state;
+	uint32_t socket_events;
 	struct stream stream;
 	struct loop_fd socket;
-	uint32_t socket_events;
 	struct loop_timer deadline; /* of the program, then of ENDING */
 
 	uint64_t cgroup_id; /* 0: none */
 	struct child main;
-	int report;
 	struct loop_fd report_source;
+	int report;
 	uint32_t started_pid; /* to be told when it runs; 0: told already */
 
 	int in;
@@ -77,8 +77,8 @@ struct run {
 	struct loop_fd out_source[2];
 	uint64_t out_bytes[2];
 	uint64_t left[2]; /* DRAINING: bytes still to be taken */
-	int next_out;     /* whose turn it is */
 	uint64_t last_out_ns;
+	int next_out;           /* whose turn it is */
 	struct loop_timer rest; /* armed: the pipes gather output */
 
 	/* What was asked for, until the program begins: code may have to be
@@ -89,11 +89,11 @@ struct run {
 	char cwd[64]; /* for its failure */
 
 	/* of code */
-	enum warm_language language;
 	struct warm_waiter waiter;
 	struct loop_timer patience; /* with a warm interpreter */
-	bool warm;                  /* the process is such a one */
 	struct cgroup_usage before; /* what it had used before it was ours */
+	enum warm_language language;
+	bool warm; /* the process is such a one */
 
 	bool timed_out;
 	uint64_t started_ns;
@@ -695,26 +695,20 @@ static void launch_code(struct run *r)
 
 /* --- beginning and end ------------------------------------------------------*/
 
-/* True for a language that may have warm interpreters; bash becomes a shell
- * line. */
-static bool find_language(struct run *r)
+/* False for one that is not known. Bash becomes a shell line: there is nothing
+ * to be had from a warm one. */
+static bool set_language(struct run *r)
 {
 	struct exec_request *req = r->request;
 	const char *name = req->argv[0];
 
+	r->language = strcmp(name, "node") == 0 ? WARM_NODE : WARM_PYTHON;
 	if (strcmp(name, "bash") == 0) {
-		req->flags |= GUEST_EXEC_SHELL;
+		req->flags ^= GUEST_EXEC_CODE | GUEST_EXEC_SHELL;
 		req->argv[0] = req->argv[1];
-		return false;
+		return true;
 	}
-	r->language = strcmp(name, "python") == 0 ? WARM_PYTHON : WARM_NODE;
-	return true;
-}
-
-static bool is_language(const char *name)
-{
-	return strcmp(name, "python") == 0 || strcmp(name, "node") == 0 ||
-	       strcmp(name, "bash") == 0;
+	return r->language == WARM_NODE || strcmp(name, "python") == 0;
 }
 
 static void launch(struct run *r)
@@ -728,11 +722,9 @@ static void launch(struct run *r)
 			    : account_find("/etc", req->user, &r->who);
 	if (error < 0)
 		put_failure(r, GUEST_AT_USER, -error, req->user);
-	else if (!(req->flags & GUEST_EXEC_CODE))
-		start_program(r);
-	else if (!is_language(req->argv[0]))
+	else if ((req->flags & GUEST_EXEC_CODE) && !set_language(r))
 		put_failure(r, GUEST_AT_REQUEST, EINVAL, "language");
-	else if (find_language(r))
+	else if (req->flags & GUEST_EXEC_CODE)
 		launch_code(r);
 	else
 		start_program(r);

@@ -170,7 +170,7 @@ SAME = [
     "import os; print(os.getsid(0) == os.getpid() == os.getpgid(0))",
     "print(open('/proc/self/oom_score_adj').read())",
     "import re; print([line for line in open('/proc/self/status')"
-    " if re.match('Sig|Shd|Cap|Seccomp|NoNew|Uid|Gid|Groups', line)])",
+    " if re.match('Sig[^Q]|Shd|Cap|Seccomp|NoNew|Uid|Gid|Groups', line)])",
     "print('\\u00e9\\U0001f600')",
     "# -*- coding: latin-1 -*-\nprint('\u00e9')",
     "import sys; sys.excepthook = lambda *a: print('mine', a[0]); 1/0",
