@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/platform/x86.h>
 
 #include "num.h"
 #include "stream.h"
@@ -35,47 +36,38 @@ enum mark {
 /* --- CRC-32C (RFC 3720, B.4) ----------------------------------------------- */
 
 #define CRC_POLYNOMIAL 0x82f63b78u /* reflected */
-#define CRC_SLICES 8u
 
-/* slice[k][b]: byte b, followed by k bytes of zero. */
-static uint32_t crc_slice[CRC_SLICES][256];
-
-static void crc_make_slices(void)
+/* The processor's instruction: 100 KiB take some 12 us. A table would cost a
+ * new process more than the sum of its one file. */
+__attribute__((target("sse4.2"))) static uint32_t
+crc_by_instruction(uint32_t v, const uint8_t *p, size_t n)
 {
-	if (crc_slice[0][1] != 0)
-		return;
-	for (uint32_t b = 0; b < 256; b++) {
-		uint32_t v = b;
-		for (int i = 0; i < 8; i++)
-			v = v >> 1 ^ ((v & 1) != 0 ? CRC_POLYNOMIAL : 0);
-		crc_slice[0][b] = v;
+	uint64_t wide = v;
+
+	for (; n >= sizeof(uint64_t); n -= sizeof(uint64_t)) {
+		wide = __builtin_ia32_crc32di(wide, load_le64(p));
+		p += sizeof(uint64_t);
 	}
-	for (uint32_t k = 1; k < CRC_SLICES; k++) {
-		for (uint32_t b = 0; b < 256; b++) {
-			uint32_t v = crc_slice[k - 1][b];
-			crc_slice[k][b] = v >> 8 ^ crc_slice[0][v & 0xff];
-		}
-	}
+	for (; n > 0; n--)
+		wide = __builtin_ia32_crc32qi((uint32_t)wide, *p++);
+	return (uint32_t)wide;
 }
 
-/* Eight bytes in a step: 100 KiB take some 60 us. */
+static uint32_t crc_by_bits(uint32_t v, const uint8_t *p, size_t n)
+{
+	for (; n > 0; n--) {
+		v ^= *p++;
+		for (int i = 0; i < 8; i++)
+			v = v >> 1 ^ ((v & 1) != 0 ? CRC_POLYNOMIAL : 0);
+	}
+	return v;
+}
+
 static uint32_t crc32c(const uint8_t *p, size_t n)
 {
-	uint32_t v = UINT32_MAX;
-
-	crc_make_slices();
-	for (; n >= CRC_SLICES; n -= CRC_SLICES, p += CRC_SLICES) {
-		uint64_t eight = load_le64(p) ^ v;
-		v = 0;
-#pragma GCC unroll 8
-		for (uint32_t k = 0; k < CRC_SLICES; k++) {
-			uint32_t b = (uint32_t)(eight >> 8 * k) & 0xff;
-			v ^= crc_slice[CRC_SLICES - 1 - k][b];
-		}
-	}
-	for (; n > 0; n--, p++)
-		v = v >> 8 ^ crc_slice[0][(v ^ *p) & 0xff];
-	return ~v;
+	if (CPU_FEATURE_ACTIVE(SSE4_2))
+		return ~crc_by_instruction(UINT32_MAX, p, n);
+	return ~crc_by_bits(UINT32_MAX, p, n);
 }
 
 /* --- the bytes ------------------------------------------------------------- */
