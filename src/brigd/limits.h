@@ -153,6 +153,10 @@
 /* What brig-vmm itself needs beside its guest's RAM. */
 #define VMM_OVERHEAD_MIB 32u
 
+/* What a guest that was restored takes for itself before anybody asks
+ * something of it; the rest it shares. */
+#define RESTORED_MIB 8u
+
 /* History of status: one sample each SAMPLE_INTERVAL_S, for one hour. */
 #define SAMPLES_MAX 360u
 #define SAMPLE_INTERVAL_S 10u

@@ -22,7 +22,7 @@
  * shares its memory with others, and touches a part. */
 static uint64_t promise_mib(uint32_t memory_mib, bool restored)
 {
-	return VMM_OVERHEAD_MIB + (restored ? 0 : memory_mib);
+	return restored ? RESTORED_MIB : VMM_OVERHEAD_MIB + memory_mib;
 }
 
 /* What was promised to sandboxes whose guests have not touched it yet. */

@@ -355,19 +355,37 @@ static int begin(struct sandbox *sb)
 
 /* --- Taking turns ------------------------------------------------------------------------------ */
 
-static bool has_turn(const struct sandbox *sb)
-{
-	const struct sandbox_set *set = sb->set;
-	const struct sandbox *other;
-	bool restores = sb->from != NULL;
-	unsigned int n = 0;
+/* How many are between SHELL and ready. */
+struct turns {
+	unsigned int boots;
+	unsigned int restores;
+};
 
-	TAILQ_FOREACH(other, &set->list, link) {
-		if (other->step >= STEP_SHELL &&
-		    (other->from != NULL) == restores)
-			n++;
+static struct turns count_turns(const struct sandbox_set *set)
+{
+	struct turns t = { 0 };
+	const struct sandbox *sb;
+
+	TAILQ_FOREACH(sb, &set->list, link) {
+		if (sb->step >= STEP_SHELL && sb->from != NULL)
+			t.restores++;
+		else if (sb->step >= STEP_SHELL)
+			t.boots++;
 	}
-	return n < (restores ? set->restores_max : set->boots_max);
+	return t;
+}
+
+/* True: it is this one's turn, and counted. */
+static bool take_turn(const struct sandbox *sb, struct turns *t)
+{
+	unsigned int *n = sb->from != NULL ? &t->restores : &t->boots;
+	unsigned int max = sb->from != NULL ? sb->set->restores_max
+					    : sb->set->boots_max;
+
+	if (*n >= max)
+		return false;
+	(*n)++;
+	return true;
 }
 
 /* False: it has to wait for its template. */
@@ -393,7 +411,7 @@ static bool find_template(struct sandbox *sb)
 }
 
 /* Brings one in the queue a step further, if it can go. 0 or -errno. */
-static int advance(struct sandbox *sb)
+static int advance(struct sandbox *sb, struct turns *turns)
 {
 	if (sb->snapshot[0] != '\0' && !is_loaded(sb)) {
 		start_load(sb);
@@ -401,19 +419,20 @@ static int advance(struct sandbox *sb)
 	}
 	if (sb->may_use_template && !is_loaded(sb) && !find_template(sb))
 		return 0;
-	return has_turn(sb) ? begin(sb) : 0;
+	return take_turn(sb, turns) ? begin(sb) : 0;
 }
 
 static void on_next_start(struct loop_timer *timer)
 {
 	struct sandbox_set *set =
 		container_of(timer, struct sandbox_set, next_start);
+	struct turns turns = count_turns(set);
 	struct sandbox *sb;
 
 	TAILQ_FOREACH(sb, &set->list, link) {
 		if (sb->step != STEP_QUEUED || sb->state != SANDBOX_CREATING)
 			continue;
-		int r = advance(sb);
+		int r = advance(sb, &turns);
 		if (r < 0)
 			start_failed(sb, "start", r);
 	}
@@ -426,10 +445,12 @@ void sandbox_start_next(struct sandbox_set *set)
 
 int sandbox_start(struct sandbox *sb)
 {
+	struct turns turns = count_turns(sb->set);
+
 	sb->started_ns = now_ns();
 	sb->receipt = (struct receipt){ .valid = false };
 	begin_step(sb, STEP_QUEUED);
-	return advance(sb);
+	return advance(sb, &turns);
 }
 
 void sandbox_start_end(struct sandbox *sb)

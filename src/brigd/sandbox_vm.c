@@ -241,10 +241,22 @@ static void on_saved(void *arg, uint32_t seq, int status,
 		save_on_saved(sb->save, seq, status, saved);
 }
 
+/* A shell of the pool that ended before it was needed: another will do. */
+static bool lose_unused_shell(struct sandbox *sb)
+{
+	if (sb->step != STEP_QUEUED)
+		return false;
+	shell_drop(sb->shell);
+	sb->shell = NULL;
+	return true;
+}
+
 static void on_stopped(void *arg, int32_t reason)
 {
 	struct sandbox *sb = arg;
 
+	if (lose_unused_shell(sb))
+		return;
 	if (reason < 1 || (size_t)reason >= ARRAY_LEN(ends))
 		sandbox_set_ended(sb, SANDBOX_FAILED, "vmm_error");
 	else
@@ -253,7 +265,10 @@ static void on_stopped(void *arg, int32_t reason)
 
 static void on_suspect(void *arg)
 {
-	sandbox_suspect(arg, "vmm_died");
+	struct sandbox *sb = arg;
+
+	if (!lose_unused_shell(sb))
+		sandbox_suspect(sb, "vmm_died");
 }
 
 /* Without last words: whatever was suspected before, the monitor is gone. */
@@ -261,14 +276,10 @@ static void on_closed(void *arg)
 {
 	struct sandbox *sb = arg;
 
-	if (sb->step == STEP_QUEUED) {
-		/* A shell of the pool that died before it was needed. */
-		shell_drop(sb->shell);
-		sb->shell = NULL;
-		return;
-	}
-	sandbox_set_ended(sb, SANDBOX_FAILED,
-			  sb->step == STEP_SHELL ? "vmm_error" : "vmm_died");
+	if (!lose_unused_shell(sb))
+		sandbox_set_ended(sb, SANDBOX_FAILED,
+				  sb->step == STEP_SHELL ? "vmm_error"
+							 : "vmm_died");
 }
 
 static void on_gone(void *arg)

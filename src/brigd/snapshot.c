@@ -114,6 +114,17 @@ static void on_released(struct save *save)
 	deliver(container_of(save, struct snapshot, save), true);
 }
 
+/* The next one of this sandbox shares what this one has. */
+static void note_parent(const struct snapshot *s)
+{
+	const struct snap *snap = &s->draft.snap;
+	struct sandbox *sb =
+		sandbox_find(s->app->sandboxes, snap->tenant, s->sandbox_id);
+
+	if (sb != NULL && !snapshot_is_pause(snap))
+		memcpy(sb->parent, snap->id, sizeof(sb->parent));
+}
+
 static void on_published(struct snap_draft *d, int error)
 {
 	struct snapshot *s = container_of(d, struct snapshot, draft);
@@ -121,6 +132,7 @@ static void on_published(struct snap_draft *d, int error)
 	if (error == 0) {
 		log_info("snapshot=%s sandbox=%s made", d->snap.id,
 			 s->sandbox_id);
+		note_parent(s);
 		deliver(s, false);
 		return;
 	}

@@ -11,6 +11,7 @@
 #include "image.h"
 #include "limits.h"
 #include "log.h"
+#include "peer_spawn.h"
 #include "sandbox.h"
 #include "template.h"
 #include "template_build.h"
@@ -270,9 +271,14 @@ static void on_timer(struct loop_timer *timer)
 		container_of(timer, struct template_set, timer);
 	struct template *t = most_wanted(set);
 	struct fault fault;
+	uint64_t per_s;
 
 	if (t == NULL)
 		return;
+	if (spawn_peer_kvm(set->app->spawn, &per_s) != SPAWN_KVM_HARDWARE) {
+		look_later(set, TEMPLATE_LOOK_MS * NS_PER_MS);
+		return;
+	}
 	if (is_making(set) || sandbox_set_starting(set->app->sandboxes)) {
 		look_later(set, TEMPLATE_LOOK_MS * NS_PER_MS);
 		return;

@@ -162,6 +162,7 @@ def test_snapshot_twice_of_one(daemon, sandbox):
     first = snapshot(daemon, sandbox)
     out(daemon, sandbox, "@poke 2 two")
     second = snapshot(daemon, sandbox)
+    assert second["parent"] == first["id"] and second["shared_bytes"] >= 0
     box = restore(daemon, second["id"])["id"]
     assert out(daemon, box, "@peek 1 2") == "one two"
     assert daemon.host.vm(box).layers == 2
