@@ -24,6 +24,10 @@
 #define PROBE_BYTES 4096u
 #define PROBE_FAST_ENOUGH 8000000u /* rounds a second */
 
+/* The best counts: the first pays for page faults, and on a busy machine any
+ * may be interrupted. */
+#define PROBE_TRIES 8
+
 /* 32-bit code at address 0: count ECX down, then halt. */
 static const unsigned char probe_code[] = {
 	0xb9,
@@ -134,13 +138,13 @@ int probe_main(void)
 	uint64_t per_s = 0;
 	int r = set_up(&p);
 
-	/* The first run pays for page faults: the second one counts. */
-	if (r == 0)
-		r = run_loop(&p, &per_s);
-	if (r == 0)
+	for (int i = 0; i < PROBE_TRIES && r == 0; i++) {
+		uint64_t once = 0;
 		r = step(&p, "vCPU state", set_state(&p));
-	if (r == 0)
-		r = run_loop(&p, &per_s);
+		if (r == 0)
+			r = run_loop(&p, &once);
+		per_s = u64_max(per_s, once);
+	}
 	if (r == 0)
 		kind = per_s >= PROBE_FAST_ENOUGH ? "hardware" : "emulated";
 	printf("{\"kvm\": \"%s\", \"api\": %d, \"iterations_per_s\": %llu, "
