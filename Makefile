@@ -214,7 +214,8 @@ UNIT_init_accounts := src/init/accounts.o src/base/fd.o src/base/assert.o
 UNIT_TESTS += brigd_text brigd_args brigd_frame brigd_store
 UNIT_brigd_text := $(patsubst %,src/brigd/%.o,fault id utf8 when) $(BASE_OBJS)
 UNIT_LIBS_brigd_text := -ljansson
-UNIT_brigd_args := $(patsubst %,src/brigd/%.o,args body fault id) $(BASE_OBJS)
+UNIT_brigd_args := $(patsubst %,src/brigd/%.o,args args_make body fault id) \
+	$(BASE_OBJS)
 UNIT_LIBS_brigd_args := -ljansson -lm
 UNIT_brigd_frame := $(patsubst %,src/brigd/%.o,frame peer_guest) $(BASE_OBJS)
 UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image saved store) \
@@ -297,7 +298,7 @@ FUZZ_TARGETS += agent_frames api_json
 FUZZ_agent_frames := $(patsubst %,src/brigd/%.o,agent args body cgroup \
 	exec_reply fault frame id peer_guest run utf8 when) $(BASE_OBJS)
 FUZZ_LIBS_agent_frames := -ljansson -lgnutls -lm
-FUZZ_api_json := $(patsubst %,src/brigd/%.o,args body fault id utf8 when) \
+FUZZ_api_json := $(patsubst %,src/brigd/%.o,args args_make body fault id utf8 when) \
 	$(BASE_OBJS)
 FUZZ_LIBS_api_json := -ljansson -lm
 

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "src/brigd/args.h"
+#include "src/brigd/args_make.h"
 #include "src/brigd/id.h"
 #include "src/brigd/utf8.h"
 #include "src/brigd/when.h"
@@ -64,7 +65,10 @@ static void check_run(int r, struct args_run *a, struct fault *f)
 		ASSERT(a->json == NULL);
 		return;
 	}
-	ASSERT((a->command == NULL) != (a->argv == NULL));
+	ASSERT((a->command != NULL) + (a->argv != NULL) +
+		       (a->language != NULL) ==
+	       1);
+	ASSERT((a->language == NULL) == (a->code == NULL));
 	ASSERT(a->timeout_ms <= RUN_TIMEOUT_MAX_S * 1000);
 	if (args_encode_exec(a, NULL, &b, f) == 0)
 		check_exec(&b);
@@ -72,6 +76,25 @@ static void check_run(int r, struct args_run *a, struct fault *f)
 		check_fault(f);
 	buf_free(&b);
 	args_free_run(a);
+}
+
+static void parse_make(enum args_make_kind kind, const char *text, size_t n)
+{
+	struct args_make a;
+	struct fault f = { .status = 0 };
+
+	if (args_parse_make(kind, text, n, &a, &f) < 0) {
+		check_fault(&f);
+		ASSERT(a.json == NULL);
+		return;
+	}
+	ASSERT(a.name == NULL || id_is_label(a.name));
+	ASSERT(a.snapshot_name == NULL || id_is_label(a.snapshot_name));
+	ASSERT(a.image == NULL || strchr(a.image, '/') == NULL);
+	ASSERT(a.cpus <= CPUS_MAX && a.vcpus <= BRIG_VCPUS_MAX);
+	ASSERT(a.memory_mib <= BRIG_MEMORY_MIB_MAX);
+	ASSERT(a.disk_gib <= STORAGE_GB_MAX && a.count <= CREATE_COUNT_MAX);
+	args_make_free(&a);
 }
 
 static void parse_query(const char *text)
@@ -120,7 +143,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(text, data + 1, n);
 	text[n] = '\0';
-	switch (data[0] % 5) {
+	switch (data[0] % 16) {
 	case 0:
 		parse_create(text, n);
 		break;
@@ -133,8 +156,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case 3:
 		parse_query(text);
 		break;
-	default:
+	case 4:
 		add_text(data + 1, n);
+		break;
+	case 5:
+		check_run(args_parse_code(text, n, &a, &f), &a, &f);
+		break;
+	default:
+		parse_make((enum args_make_kind)(data[0] % 16 - 6), text, n);
 	}
 	free(text);
 	return 0;

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "src/brigd/args.h"
+#include "src/brigd/args_make.h"
 #include "wire/guest.h"
 
 static unsigned int create_status(const char *text)
@@ -290,6 +291,127 @@ static void test_path(void **state)
 	assert_int_equal(f.status, 422);
 }
 
+static unsigned int make_status(enum args_make_kind kind, const char *text)
+{
+	struct args_make a;
+	struct fault f = { .status = 200 };
+
+	if (args_parse_make(kind, text, strlen(text), &a, &f) == 0)
+		args_make_free(&a);
+	else
+		assert_null(a.json);
+	return f.status;
+}
+
+static void test_make_values(void **state)
+{
+	static const char text[] =
+		"{\"snapshot\":\"snap_1\",\"name\":\"a-1\",\"vcpus\":2,"
+		"\"memory_mib\":256,\"disk_gib\":3,\"env\":{\"A\":\"b\"},"
+		"\"count\":1000,\"wait_for_ready\":false}";
+	struct args_make a;
+	struct fault f;
+
+	assert_int_equal(
+		args_parse_make(MAKE_SANDBOX, text, strlen(text), &a, &f), 0);
+	assert_string_equal(a.snapshot, "snap_1");
+	assert_string_equal(a.name, "a-1");
+	assert_int_equal(a.vcpus, 2);
+	assert_int_equal(a.memory_mib, 256);
+	assert_int_equal(a.disk_gib, 3);
+	assert_int_equal(a.count, 1000);
+	assert_non_null(a.env);
+	assert_false(a.wait_for_ready);
+	args_make_free(&a);
+	assert_int_equal(args_parse_make(MAKE_V1_RESTORE, "", 0, &a, &f), 0);
+	assert_null(a.name);
+	assert_int_equal(a.cpus, 0);
+	assert_true(a.wait_for_ready && a.memory && !a.quick);
+	args_make_free(&a);
+}
+
+static void test_make_refused(void **state)
+{
+	static const char *const strange[] = {
+		"{\"name\":\"A\"}",
+		"{\"name\":\"auto-1\"}",
+		"{\"name\":\"pause-1\"}",
+		"{\"name\":1}",
+		"[]",
+	};
+
+	for (int k = 0; k < MAKE_KINDS; k++) {
+		bool v1 = k >= MAKE_V1_SNAPSHOT;
+		assert_int_equal(
+			make_status((enum args_make_kind)k, "{\"strange\":1}"),
+			v1 ? 200 : 422);
+		assert_int_equal(make_status((enum args_make_kind)k, "{"), 400);
+		assert_int_equal(make_status((enum args_make_kind)k, "{}"),
+				 200);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(strange); i++) {
+		assert_int_equal(make_status(MAKE_SNAPSHOT, strange[i]), 422);
+		assert_int_equal(make_status(MAKE_V1_SNAPSHOT, strange[i]),
+				 422);
+		assert_int_equal(make_status(MAKE_TEMPLATE, strange[i]), 422);
+	}
+	assert_int_equal(make_status(MAKE_CLONES, "{\"count\":1001}"), 422);
+	assert_int_equal(make_status(MAKE_CLONES, "{\"count\":0}"), 422);
+	assert_int_equal(make_status(MAKE_SANDBOX, "{\"image\":\"../x\"}"),
+			 422);
+}
+
+/* Part 1 writes `storage` as a string there. */
+static void test_make_storage(void **state)
+{
+	static const struct {
+		const char *text;
+		uint32_t gib; /* 0: refused */
+	} cases[] = {
+		{ "{\"resources\":{\"storage\":\"10\"}}", 10 },
+		{ "{\"resources\":{\"storage\":10}}", 10 },
+		{ "{\"resources\":{\"storage\":\"10.0\"}}", 10 },
+		{ "{\"resources\":{\"storage\":\"257\"}}", 0 },
+		{ "{\"resources\":{\"storage\":\"x\"}}", 0 },
+		{ "{\"resources\":{\"storage\":[]}}", 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct args_make a;
+		struct fault f;
+		int r = args_parse_make(MAKE_V1_RESTORE, cases[i].text,
+					strlen(cases[i].text), &a, &f);
+		assert_int_equal(r == 0, cases[i].gib != 0);
+		if (r < 0)
+			continue;
+		assert_int_equal(a.disk_gib, cases[i].gib);
+		args_make_free(&a);
+	}
+}
+
+static void test_code(void **state)
+{
+	static const char text[] =
+		"{\"language\":\"python\",\"code\":\"print(1)\\n\"}";
+	struct buf b = BUF_INIT(BRIG_FRAME_MAX);
+	struct guest_exec head;
+	struct args_run a;
+	struct fault f;
+
+	assert_int_equal(args_parse_code(text, strlen(text), &a, &f), 0);
+	assert_int_equal(args_encode_exec(&a, NULL, &b, &f), 0);
+	memcpy(&head, b.data, sizeof(head));
+	assert_int_equal(head.flags, GUEST_EXEC_CODE);
+	assert_int_equal(head.argc, 2);
+	/* user, cwd, language, code */
+	assert_memory_equal(b.data + sizeof(head), "\0\0python\0print(1)\n",
+			    19);
+	buf_free(&b);
+	args_free_run(&a);
+	assert_true(args_parse_code("{\"code\":\"\"}", 11, &a, &f) < 0);
+	assert_int_equal(f.status, 422);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +424,10 @@ int main(void)
 		cmocka_unit_test(test_encode_too_long),
 		cmocka_unit_test(test_query_number),
 		cmocka_unit_test(test_path),
+		cmocka_unit_test(test_make_values),
+		cmocka_unit_test(test_make_refused),
+		cmocka_unit_test(test_make_storage),
+		cmocka_unit_test(test_code),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
