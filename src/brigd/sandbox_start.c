@@ -379,8 +379,8 @@ static struct turns count_turns(const struct sandbox_set *set)
 static bool take_turn(const struct sandbox *sb, struct turns *t)
 {
 	unsigned int *n = sb->from != NULL ? &t->restores : &t->boots;
-	unsigned int max = sb->from != NULL ? sb->set->restores_max
-					    : sb->set->boots_max;
+	unsigned int max =
+		sb->from != NULL ? sb->set->restores_max : sb->set->boots_max;
 
 	if (*n >= max)
 		return false;

@@ -228,7 +228,7 @@ static void on_reply(struct vmm_call *call, int status, int fd,
 		r = status;
 	if (r == -EPROTO)
 		sandbox_suspect(s->sb, "vmm_error");
-	if (r < 0) {
+	if (r < 0 || msg == NULL) {
 		wake(s);
 		fail_errno(s, "the monitor cannot save", r);
 		return;
