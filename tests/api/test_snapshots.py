@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import sqlite3
 import threading
 import time
 
@@ -529,6 +530,21 @@ def test_paused_survives_a_restart(daemon):
     assert reply.json["receipt"]["machine_id"] == machine
     assert out(daemon, box, "@peek 1") == "x"
     assert out(daemon, box, "echo $A") == "b\n"
+
+
+def test_what_held_a_pause_that_is_over_goes(daemon, sandbox):
+    """brigd died after it resumed one, before it dropped the snapshot."""
+    assert daemon.post(f"/v2/sandboxes/{sandbox}/pause").status == 200
+    kept = snapshot(daemon, daemon.create())["id"]
+    assert daemon.stop() == 0
+    db = sqlite3.connect(daemon.dir / "state/brig.db")
+    db.execute("UPDATE sandboxes SET paused = '', status = 'running'")
+    db.commit()
+    db.close()
+    daemon.start()
+    assert v2(daemon, sandbox)["status"] == "stopped"
+    assert wait_until(lambda: len(manifests(daemon)) == 1)
+    assert restore(daemon, kept)["status"] == "running"
 
 
 def test_pause_that_fails_runs_on(daemon, sandbox):

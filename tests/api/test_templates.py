@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import os
+import threading
 import time
 
 import pytest
@@ -206,7 +207,6 @@ def test_template_of_no_image(daemon):
 def test_delete_while_it_is_made(daemon):
     daemon.host.boot_delay = 1
     reply = []
-    import threading
     t = threading.Thread(target=lambda: reply.append(
         daemon.post("/v2/templates", {"name": "slow"})))
     t.start()
@@ -301,6 +301,23 @@ def test_pool_backs_off(make_daemon):
     assert len(daemon.host.started) < 12
     daemon.host.build = "ok"
     assert wait_until(lambda: pool(daemon)["ready"] == 2)
+
+
+def test_pool_shell_that_dies_in_the_queue(make_daemon):
+    """A sandbox that waits its turn with a shell that ends gets another."""
+    at_once = max(2, os.cpu_count())
+    daemon = make_daemon("--pool", str(at_once + 2), "--no-templates")
+    assert wait_until(lambda: pool(daemon)["ready"] == at_once + 2)
+    daemon.host.boot_delay = 0.5
+    boxes = [daemon.post("/v2/sandboxes", {"wait_for_ready": False}).json["id"]
+             for _ in range(at_once + 2)]
+    waiting = [daemon.host.vm(b) for b in boxes[at_once:]]
+    assert all(vm.claim is None for vm in waiting)
+    waiting[0].stop(8)
+    waiting[1].die()
+    assert wait_until(lambda: all(
+        daemon.get(f"/v2/sandboxes/{b}").json["status"] == "running"
+        for b in boxes), 10)
 
 
 def test_pool_serves_clones(pooled):
