@@ -367,7 +367,7 @@ test: ## install what is missing, build, run every test (ONLY=family for one)
 
 bench: ## measure, print p50 p95 p99, write build/bench.json (ONLY=name for one)
 	@tools/deps
-	@$(MAKE) --no-print-directory gcc
+	@$(MAKE) --no-print-directory gcc $(B)/bench/machine $(B)/tests/guest/answer.elf
 	@$(MAKE) --no-print-directory images
 	@tools/bench $(ONLY)
 

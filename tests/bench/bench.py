@@ -4,14 +4,16 @@
 """Measures a running brig (BRIG_BASE_URL, BRIG_API_KEY).
 
     tests/bench/bench.py [--only NAME]... [--quick] [--merge FILE] [--out FILE]
+    tests/bench/bench.py --list
 
 Every clock stops when a value that only the guest can have computed has
 arrived; each result says where its clock starts and stops. Before a
 measurement the same thing is done some times without measuring (`warmup`).
 
 Results of other programs are merged in with --merge: a JSON list of
-{"name", "unit", "n", "p50", "p95", "p99", "from", "to", "where"}, as the
-tiny-guest benchmarks on the bare /dev/kvm write it.
+{"name", "unit", "n", "p50", "p95", "p99", "from", "to", "where"}, as
+build/bench/machine writes it (tests/bench/machine.c: tiny guests on the bare
+/dev/kvm). Without a benchmark of its own to do it needs no brig.
 """
 
 from __future__ import annotations
@@ -297,14 +299,14 @@ def first_line(path: str, name: str) -> str:
     return "unknown"
 
 
-def machine(client: brig.Client) -> Dict[str, Any]:
+def machine(bench: Optional[Bench]) -> Dict[str, Any]:
     return {
         "cpu": first_line("/proc/cpuinfo", "model name"),
         "cpus": os.cpu_count(),
         "memory": first_line("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
         "load": os.getloadavg()[0],
-        "brig": client.host(),
+        "brig": bench.client.host() if bench else None,
     }
 
 
@@ -331,19 +333,21 @@ def merged(path: str) -> List[Dict[str, Any]]:
     return list(results)
 
 
+def cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
+    return str(value)
+
+
 def print_table(results: Sequence[Dict[str, Any]]) -> None:
-    head = ("name", "unit", "n", "p50", "p95", "p99", "where")
+    head = ("name", "unit", "n", "p50", "p95", "p99", "gate", "where")
     rows = [head] + [
-        tuple(
-            f"{value:,.1f}" if isinstance(value, float) else str(value)
-            for value in (one[key] for key in head)
-        )
-        for one in results
+        tuple(cell(one.get(key, "")) for key in head) for one in results
     ]
     widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
     for row in rows:
         cells = [
-            text.rjust(width) if 2 <= at <= 5 else text.ljust(width)
+            text.rjust(width) if 2 <= at <= 6 else text.ljust(width)
             for at, (text, width) in enumerate(zip(row, widths))
         ]
         print("  ".join(cells).rstrip())
@@ -355,24 +359,30 @@ def main() -> int:
                         help="this benchmark; may be repeated")
     parser.add_argument("--quick", action="store_true",
                         help="a fifth of the rounds")
+    parser.add_argument("--list", action="store_true",
+                        help="names of the benchmarks that need brig")
     parser.add_argument("--merge", action="append", default=[], metavar="FILE",
                         help="results of another program")
     parser.add_argument("--out", default=os.path.join(
         ROOT, "build", "bench.json"), metavar="FILE")
     options = parser.parse_args()
+    if options.list:
+        print("\n".join(MEASURES))
+        return 0
     names = options.only or list(MEASURES)
     others = [one for path in options.merge for one in merged(path)]
     unknown = set(names) - set(MEASURES) - {one["name"] for one in others}
     if unknown:
         parser.error(f"no benchmark {sorted(unknown)}: {', '.join(MEASURES)}")
 
-    where = "host" if brigd_is_here() else "host-vm"
-    bench = Bench(brig.Client(timeout=60))
     results = [one for one in others if one["name"] in names or
                not options.only]
+    mine = [MEASURES[name] for name in names if name in MEASURES]
+    bench = Bench(brig.Client(timeout=60)) if mine else None
     try:
-        about = machine(bench.client)
-        for one in (MEASURES[name] for name in names if name in MEASURES):
+        about = machine(bench)
+        for one in mine if bench else []:
+            where = "host" if brigd_is_here() else "host-vm"
             rounds = max(one.rounds // 5, 1) if options.quick else one.rounds
             print(f"  {one.name}: {rounds} rounds", file=sys.stderr, flush=True)
             samples = one.run(bench, one.warmup, rounds)
@@ -381,7 +391,8 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
-        bench.close()
+        if bench:
+            bench.close()
 
     os.makedirs(os.path.dirname(options.out), exist_ok=True)
     with open(options.out, "w") as file:
