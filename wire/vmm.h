@@ -63,7 +63,8 @@ enum vmm_msg_type {
 	                 VMM_SAVED comes when the files are written. One at a
 	                 time: -EBUSY. */
 	VMM_RESET = 9, /* back to what the last VMM_RESTORE gave, in the same
-	                  process: u.restore and the same fds again */
+	                  process: u.restore and the same fds again. -EBUSY
+	                  while a save is being written. */
 
 	/* brig-vmm -> brigd */
 	VMM_REPLY = 16,   /* status: 0 or -errno */

@@ -83,7 +83,8 @@ static void say(uint32_t type)
 
 /* --- claims, pauses, saves -------------------------------------------------- */
 
-/* A shell whose claim failed is good for nothing. */
+/* A machine whose claim failed is good for nothing, unless it came at the wrong
+ * time. */
 static void do_claim(struct machine *m, const struct vmm_msg *request, int *fds,
 		     size_t nfds)
 {
@@ -97,7 +98,7 @@ static void do_claim(struct machine *m, const struct vmm_msg *request, int *fds,
 	reply(request, &msg, -1);
 	if (msg.status == 0)
 		say(VMM_RUNNING);
-	else
+	else if (msg.status != -EBUSY)
 		stop_machine(VMM_STOP_SETUP, (uint64_t)-msg.status);
 }
 

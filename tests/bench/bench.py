@@ -381,7 +381,8 @@ def main() -> int:
     bench = Bench(brig.Client(timeout=60)) if mine else None
     try:
         about = machine(bench)
-        for one in mine if bench else []:
+        for one in mine:
+            assert bench is not None
             where = "host" if brigd_is_here() else "host-vm"
             rounds = max(one.rounds // 5, 1) if options.quick else one.rounds
             print(f"  {one.name}: {rounds} rounds", file=sys.stderr, flush=True)

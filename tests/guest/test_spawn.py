@@ -151,6 +151,27 @@ def test_cgroup_of_a_running_monitor(spawn, vm):
     os.close(fd)
 
 
+def test_save_and_restore_in_jails(spawn):
+    """The source reads its page map, and the copy its files, with no rights."""
+    with Shell() as source, Shell() as copy:
+        for shell in source, copy:
+            m = spawn.start(shell)
+            assert m["status"] == 0
+            shell.sent()
+            for fd in m["fds"]:
+                os.close(fd)
+        source.boot_guest("state", tiny.script((tiny.WRITE, 0x300000, 0x1234)))
+        source.wait_console("up\n")
+        with source.save() as saved:
+            assert 0 < saved.bytes < 1 << 20
+            copy.restore(saved, ask=[(tiny.READ, 0x300000),
+                                     (tiny.WRITE, 0x300000, 0x5678)])
+            assert copy.answer() == ["00300000=00001234"]
+            with copy.save() as second:
+                assert 0 < second.bytes < 1 << 16
+                assert second.read(0x300000, 2) == b"\x78\x56"
+
+
 def test_kill(spawn, vm):
     m = spawn.ask(spawner.KILL, handle=vm.handle)
     assert (m["type"], m["status"]) == (spawner.DONE, 0)

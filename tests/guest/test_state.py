@@ -588,6 +588,22 @@ def test_second_save_at_once_is_busy():
             os.close(fd)
 
 
+def test_claims_at_the_wrong_time_do_no_harm(quiet):
+    """A reset while a save is being written; a boot, a restore of a guest."""
+    with Tiny(saved=quiet, ask=[(tiny.PAINT | 1 << 8, 0x1000, 8192, 1)]) as vm:
+        vm.answer()
+        three = save_files()
+        vm.request(tiny.SAVE, body=bytes(8), fds=three)
+        for kind in tiny.RESET_VM, tiny.RESTORE, tiny.BOOT:
+            vm.restore(quiet, kind=kind)
+            assert vm.reply()[2] == -errno.EBUSY
+        assert (vm.saved or vm.pump(tiny.SAVED))[2] == 0
+        for fd in three:
+            os.close(fd)
+        vm.restore(quiet, kind=tiny.RESET_VM, ask=[(tiny.READ, WORD)])
+        assert vm.answer()[-1] == f"{WORD:08x}=11111111"
+
+
 @pytest.mark.parametrize("kind", [tiny.PAUSE, tiny.RESUME, tiny.SAVE])
 def test_a_shell_has_nothing_to_save(kind, quiet):
     with Tiny() as vm:

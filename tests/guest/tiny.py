@@ -161,6 +161,7 @@ class Monitor:
         self.ready = None
         self.running = None
         self.stopped = None
+        self.saved = None
         self.failed = None  # errno of a request that was refused
         self.accepted = []
         self.asked = None
@@ -275,6 +276,8 @@ class Monitor:
                 self.failed = -m[2]
             elif m[0] == STOPPED:
                 self.stopped = m
+            elif m[0] == SAVED:
+                self.saved = m
             elif m[0] == ACCEPT:
                 self.accepted.append((m[3], socket.socket(fileno=m[6][0])))
             if m[0] == until:
