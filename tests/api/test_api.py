@@ -1065,5 +1065,5 @@ def test_unwanted_connections_are_closed(daemon, sandbox):
         vm.send(16, seq=10000 + seq, fd=theirs.fileno())
         theirs.close()
         assert ours.recv(1) == b""
-    assert wait_until(lambda: daemon.fds() == fds)
+    assert wait_until(lambda: daemon.fds() <= fds)
     assert daemon.execute(sandbox, "true").status == 200
