@@ -471,6 +471,23 @@ def test_disk_before_and_after_a_save():
             assert stats["blk_writes"] == 2
 
 
+def test_boot_from_the_disk_of_a_save():
+    """Without its memory: the layers say themselves which blocks they have."""
+    base = struct.pack("<I", 0xBA5E) * (1 << 18)
+    saved = saved_of(*driver(0), *blk_write(8, 0x1111, 1),
+                     *blk_write(80, 0x2222, 2), base=base)
+    with saved, Tiny(saved=saved, ask=blk_write(8, 0x3333, 3)) as copy:
+        copy.answer()
+        with copy.save() as second, Tiny() as vm:
+            assert len(second.layers) == 2
+            vm.boot(tiny.GUESTS / "script.elf", script(
+                *driver(0), *blk_read(8, 1), *blk_read(80, 2),
+                *blk_read(800, 3)), disk_of=second)
+            reason, console = vm.wait()
+    assert reason == tiny.POWEROFF
+    assert sectors(console.splitlines()) == [0x3333, 0x2222, 0xBA5E]
+
+
 def test_save_without_writes_seals_nothing(quiet):
     with Tiny(saved=quiet) as vm, vm.save() as saved:
         assert saved.layers == []

@@ -174,14 +174,21 @@ class Monitor:
         self.top = os.open("/tmp", os.O_TMPFILE | os.O_RDWR, 0o600)
         return self.top
 
-    def boot(self, kernel, data=b"", base=b""):
-        self.base, self.base_bytes = memfd("base"), len(base)
-        os.pwrite(self.base, base, 0)
+    def boot(self, kernel, data=b"", base=b"", disk_of=None):
+        """Sends VMM_BOOT. `disk_of`: Saved, whose disk to go on with."""
+        if disk_of:
+            self.base, self.base_bytes = os.dup(disk_of.base), disk_of.base_bytes
+            self.layers = [os.dup(fd) for fd in disk_of.layers]
+        else:
+            self.base, self.base_bytes = memfd("base"), len(base)
+            os.pwrite(self.base, base, 0)
         initrd = memfd("initrd")
         os.pwrite(initrd, data, 0)
         kernel_fd = os.open(kernel, os.O_RDONLY)
-        self.request(BOOT, body=BOOT_BODY.pack(self.base_bytes, 0, 0), fds=[
-            kernel_fd, initrd, self.console_fd, self.base, self._new_top()])
+        self.request(BOOT, body=BOOT_BODY.pack(
+            self.base_bytes, 0, len(self.layers)), fds=[
+                kernel_fd, initrd, self.console_fd, self.base,
+                self._new_top(), *self.layers])
         os.close(kernel_fd)
         os.close(initrd)
 
