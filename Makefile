@@ -37,7 +37,7 @@ BRIGD := main agent api_clone api_create api_delete api_exec api_files api_logs 
 	args args_make auth body cgroup console creation exec_reply fault frame \
 	gate http id image meminfo peer_guest peer_spawn peer_vmm pool receipt removal route \
 	run runlog sandbox sandbox_new sandbox_start sandbox_vm save shell snapshot \
-	store template template_build utf8 when
+	standby store template template_build utf8 when
 BRIGD += manifest saved snapfile snapio snapload snappublish snapstore sparse \
 	worker
 BRIGD_OBJS := $(BRIGD:%=src/brigd/%.o)

@@ -6,6 +6,7 @@
 #include "meminfo.h"
 #include "peer_spawn.h"
 #include "pool.h"
+#include "standby.h"
 
 void api_health(struct request *rq)
 {
@@ -38,17 +39,18 @@ void api_host(struct request *rq)
 		if (sb->shell != NULL)
 			committed += sb->shape.memory_mib;
 	}
-	http_reply_json(rq,
-			json_pack("{s:s, s:{s:s, s:I}, s:I, s:I, s:I, "
-				  "s:{s:I, s:I}, s:o}",
-				  "version", BRIG_VERSION, "kvm", "kind",
-				  kvm_name(kind), "iterations_per_s",
-				  (json_int_t)iterations, "sandboxes",
-				  (json_int_t)app->sandboxes->count,
-				  "memory_mib_total",
-				  (json_int_t)meminfo_mib("MemTotal"),
-				  "memory_mib_committed", (json_int_t)committed,
-				  "pool", "size", (json_int_t)app->pool_size,
-				  "ready", (json_int_t)pool_ready(app->pool),
-				  "images", image_list(app->images_dir)));
+	http_reply_json(
+		rq,
+		json_pack("{s:s, s:{s:s, s:I}, s:I, s:I, s:I, "
+			  "s:{s:I, s:I}, s:I, s:o}",
+			  "version", BRIG_VERSION, "kvm", "kind",
+			  kvm_name(kind), "iterations_per_s",
+			  (json_int_t)iterations, "sandboxes",
+			  (json_int_t)app->sandboxes->count, "memory_mib_total",
+			  (json_int_t)meminfo_mib("MemTotal"),
+			  "memory_mib_committed", (json_int_t)committed, "pool",
+			  "size", (json_int_t)app->pool_size, "ready",
+			  (json_int_t)pool_ready(app->pool), "standby",
+			  (json_int_t)standby_ready(app->standbys), "images",
+			  image_list(app->images_dir)));
 }

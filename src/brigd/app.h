@@ -20,6 +20,7 @@ struct app {
 	struct spawn_peer *spawn;
 	struct pool *pool;
 	struct template_set *templates;
+	struct standby_set *standbys;
 	struct sandbox_set *sandboxes;
 	struct http *http;
 	struct runlog *runlog;

@@ -201,6 +201,15 @@
 /* Restores that fail in a row before an automatic template is made anew. */
 #define TEMPLATE_FAILED_MAX 3u
 
+/* Sandboxes that run ahead: most of them, how many without an option. */
+#define STANDBY_MAX 64u
+#define STANDBY_DEFAULT 2u
+/* Looking whether one is missing; right after one was taken; after a failure. */
+#define STANDBY_LOOK_MS 500u
+#define STANDBY_REFILL_MS 300u
+#define STANDBY_RETRY_S 10u
+#define STANDBY_RUN_TIMEOUT_S 60u
+
 /* --- Saving ------------------------------------------------------------------- */
 
 /* QUIESCE runs hooks and syncs; THAW undoes it. */

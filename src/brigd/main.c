@@ -32,6 +32,7 @@
 #include "sandbox.h"
 #include "snapshot.h"
 #include "snapstore.h"
+#include "standby.h"
 #include "store.h"
 #include "template.h"
 #include "wire/spawn.h"
@@ -56,6 +57,7 @@ struct options {
 	char snapshots[PATH_MAX];
 	unsigned int boot_timeout_s;
 	unsigned int pool;
+	unsigned int standby;
 	unsigned int template_memory_mib; /* 0: a part of all memory */
 	bool no_templates;
 };
@@ -71,6 +73,7 @@ enum option_id {
 	OPT_KEY_FILE,
 	OPT_BOOT_TIMEOUT,
 	OPT_POOL,
+	OPT_STANDBY,
 	OPT_TEMPLATE_MEMORY,
 	OPT_NO_TEMPLATES,
 	OPT_HELP,
@@ -88,6 +91,7 @@ static const struct option long_options[] = {
 	{ "key-file", required_argument, NULL, OPT_KEY_FILE },
 	{ "boot-timeout", required_argument, NULL, OPT_BOOT_TIMEOUT },
 	{ "pool", required_argument, NULL, OPT_POOL },
+	{ "standby", required_argument, NULL, OPT_STANDBY },
 	{ "template-memory", required_argument, NULL, OPT_TEMPLATE_MEMORY },
 	{ "no-templates", no_argument, NULL, OPT_NO_TEMPLATES },
 	{ "help", no_argument, NULL, OPT_HELP },
@@ -110,6 +114,8 @@ static const char usage[] =
 	"  --boot-timeout S     seconds until a boot is given up (60)\n"
 	"  --pool N             microVMs without a guest that are kept ready\n"
 	"                       (2 for each processor)\n"
+	"  --standby N          sandboxes of the default template that run ahead\n"
+	"                       (2)\n"
 	"  --template-memory M  MiB that automatic templates may keep in memory\n"
 	"                       (a quarter of all)\n"
 	"  --no-templates       make and use no automatic templates\n";
@@ -178,6 +184,9 @@ static void set_option(struct options *o, int id, const char *value)
 		o->boot_timeout_s =
 			parse_number(value, "seconds", 1, BOOT_TIMEOUT_MAX_S);
 		break;
+	case OPT_STANDBY:
+		o->standby = parse_number(value, "sandboxes", 0, STANDBY_MAX);
+		break;
 	case OPT_POOL:
 		o->pool = parse_number(value, "microVMs", 0, POOL_MAX);
 		break;
@@ -210,6 +219,7 @@ static void parse_options(int argc, char **argv, struct options *o)
 		.spawn = SPAWN_SOCKET_PATH,
 		.boot_timeout_s = BOOT_TIMEOUT_S,
 		.pool = default_pool(),
+		.standby = STANDBY_DEFAULT,
 	};
 	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		set_option(o, id, optarg);
@@ -438,9 +448,11 @@ static void build_app(struct app *app, const struct options *o)
 		template_set_new(app, !o->no_templates, template_bytes(o));
 	app->pool = pool_new(app);
 	app->sandboxes = sandbox_set_new(app, o->boot_timeout_s);
+	app->standbys = standby_set_new(app, o->standby);
 	app->http = http_new(app->loop, app);
 	if (app->runlog == NULL || app->templates == NULL ||
-	    app->pool == NULL || app->sandboxes == NULL || app->http == NULL)
+	    app->pool == NULL || app->standbys == NULL ||
+	    app->sandboxes == NULL || app->http == NULL)
 		die("out of memory or no database");
 	snapshot_drop_orphans(app);
 	app->spawn = spawn_peer_new(app->loop, o->spawn, shell_set_exited,
@@ -455,6 +467,8 @@ static void free_app(struct app *app)
 	http_free(app->http);
 	worker_free(app->worker);
 	app->worker = NULL; /* nothing is swept from here on */
+	standby_set_free(app->standbys);
+	app->standbys = NULL;
 	template_set_free(app->templates);
 	sandbox_set_free(app->sandboxes);
 	pool_free(app->pool);

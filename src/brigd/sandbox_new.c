@@ -13,6 +13,7 @@
 #include "meminfo.h"
 #include "pool.h"
 #include "sandbox_vm.h"
+#include "standby.h"
 #include "store.h"
 #include "when.h"
 
@@ -119,16 +120,25 @@ static void take_shell(struct sandbox *sb)
 	shell_own(sb->shell, &sandbox_shell_events, sb);
 }
 
-static void fill(struct sandbox *sb, const struct sandbox_spec *spec,
-		 const struct shape *shape)
+static void fill_owner(struct sandbox *sb, const struct sandbox_spec *spec)
 {
 	sb->tenant = spec->tenant;
-	sb->cpus = spec->cpus;
-	sb->shape = *shape;
 	if (spec->name != NULL)
 		(void)snprintf(sb->name, sizeof(sb->name), "%s", spec->name);
 	else
 		id_make_name(sb->name);
+	sb->created_ms = when_now_ms();
+	sb->env = json_incref(spec->env);
+	if (sb->tenant != 0)
+		sb->set->count++;
+}
+
+static void fill(struct sandbox *sb, const struct sandbox_spec *spec,
+		 const struct shape *shape)
+{
+	fill_owner(sb, spec);
+	sb->cpus = spec->cpus;
+	sb->shape = *shape;
 	sb->origin = spec->origin;
 	if (spec->template_name != NULL)
 		(void)snprintf(sb->template_name, sizeof(sb->template_name),
@@ -144,10 +154,6 @@ static void fill(struct sandbox *sb, const struct sandbox_spec *spec,
 	}
 	sb->may_use_template = spec->may_use_template;
 	sb->template_as_made = spec->origin == ORIGIN_TEMPLATE;
-	sb->created_ms = when_now_ms();
-	sb->env = json_incref(spec->env);
-	if (sb->tenant != 0)
-		sb->set->count++;
 	take_shell(sb);
 }
 
@@ -212,6 +218,38 @@ static int save_and_start(struct sandbox *sb, struct fault *fault)
 	return r < 0 ? start_fault(sb, r, fault) : 0;
 }
 
+static int make(struct sandbox_set *set, const struct sandbox_spec *spec,
+		const struct shape *shape, struct sandbox **ret,
+		struct fault *fault)
+{
+	struct sandbox *sb = sandbox_new(set);
+
+	if (sb == NULL)
+		return fault_set(fault, 500, "no_memory", "out of memory");
+	fill(sb, spec, shape);
+	int r = save_and_start(sb, fault);
+	if (r < 0)
+		sandbox_drop(sb);
+	*ret = sb;
+	return r;
+}
+
+/* One that runs already, under a new owner and name. */
+static int adopt(struct sandbox *sb, const struct sandbox_spec *spec,
+		 struct fault *fault)
+{
+	fill_owner(sb, spec);
+	TAILQ_REMOVE(&sb->set->list, sb, link);
+	TAILQ_INSERT_TAIL(&sb->set->list, sb, link); /* oldest first */
+	int r = save_row(sb);
+	if (r < 0) {
+		sandbox_delete(sb);
+		return start_fault(sb, r, fault);
+	}
+	sandbox_start_over(sb);
+	return 0;
+}
+
 int sandbox_create(struct sandbox_set *set, const struct sandbox_spec *spec,
 		   struct sandbox **ret, struct fault *fault)
 {
@@ -223,15 +261,13 @@ int sandbox_create(struct sandbox_set *set, const struct sandbox_spec *spec,
 		r = check_image(set, spec, &shape, fault);
 	if (r < 0)
 		return r;
-	struct sandbox *sb = sandbox_new(set);
-	if (sb == NULL)
-		return fault_set(fault, 500, "no_memory", "out of memory");
-	fill(sb, spec, &shape);
-	r = save_and_start(sb, fault);
-	if (r < 0) {
-		sandbox_drop(sb);
+	struct sandbox *sb = standby_take(set->app->standbys, spec, &shape);
+	if (sb != NULL)
+		r = adopt(sb, spec, fault);
+	else
+		r = make(set, spec, &shape, &sb, fault);
+	if (r < 0)
 		return r;
-	}
 	log_info("sandbox=%s name=%s origin=%s", sb->id, sb->name,
 		 sandbox_origin_name(sb));
 	*ret = sb;

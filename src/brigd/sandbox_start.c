@@ -226,6 +226,18 @@ void sandbox_start_running(struct sandbox *sb)
 	begin_step(sb, STEP_AGENT);
 }
 
+void sandbox_start_over(struct sandbox *sb)
+{
+	ASSERT(sb->state == SANDBOX_RUNNING && sb->ready != NULL);
+	sandbox_set_creating(sb);
+	sb->receipt = (struct receipt){ .valid = false };
+	sb->started_ns = now_ns();
+	begin_step(sb, STEP_AGENT);
+	loop_timer_set(app_of(sb)->loop, &sb->timer,
+		       sb->set->boot_timeout_s * NS_PER_S);
+	sandbox_vm_configure(sb);
+}
+
 int sandbox_reset(struct sandbox *sb, struct fault *fault)
 {
 	ASSERT(sb->state == SANDBOX_RUNNING && sb->template_as_made);

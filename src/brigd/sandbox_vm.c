@@ -81,7 +81,7 @@ static void agent_lost(struct sandbox *sb, const char *why, const char *reason)
 	sandbox_suspect(sb, reason);
 }
 
-static void configure(struct sandbox *sb)
+void sandbox_vm_configure(struct sandbox *sb)
 {
 	struct guest_configure *c = malloc(sizeof(*c));
 
@@ -99,7 +99,7 @@ static void on_hello(struct sandbox *sb, const struct frame *f)
 	if (hello.version != GUEST_PROTOCOL_VERSION)
 		agent_lost(sb, "speaks another protocol version", "agent_lost");
 	else
-		configure(sb);
+		sandbox_vm_configure(sb);
 }
 
 static void ping_later(struct sandbox *sb)

@@ -30,6 +30,10 @@ extern const struct shell_events sandbox_shell_events;
 
 void sandbox_vm_init(struct sandbox *sb);
 
+/* Gives the guest its identity, new entropy and the time; it becomes ready when
+ * it has confirmed. */
+void sandbox_vm_configure(struct sandbox *sb);
+
 /* Lets go of the agent's connection, for one that comes anew. */
 void sandbox_vm_forget_agent(struct sandbox *sb);
 
@@ -45,6 +49,9 @@ void sandbox_start_init_set(struct sandbox_set *set);
 
 /* CREATING: starts it, or puts it in the queue. 0 or -errno. */
 must_check int sandbox_start(struct sandbox *sb);
+
+/* A hidden one that runs gets a new identity: CREATING again, not for long. */
+void sandbox_start_over(struct sandbox *sb);
 
 /* The shell is built. */
 void sandbox_start_claim(struct sandbox *sb);

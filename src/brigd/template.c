@@ -501,6 +501,20 @@ struct template_set *template_set_new(struct app *app, bool automatic,
 	return set;
 }
 
+const struct template *template_default(const struct template_set *set)
+{
+	const struct template *t;
+
+	if (!set->automatic || set->standard.image[0] == '\0')
+		return NULL;
+	TAILQ_FOREACH(t, &set->list, link) {
+		if (t->automatic && t->status == TEMPLATE_READY &&
+		    shape_equal(&t->shape, &set->standard))
+			return t;
+	}
+	return NULL;
+}
+
 void template_set_start(struct template_set *set)
 {
 	const struct template *unused = NULL;
@@ -512,10 +526,12 @@ void template_set_start(struct template_set *set)
 	};
 	cleanup_fd int fd = image_open_new(set->app->images_dir, &shape);
 
-	if (fd < 0)
+	if (fd < 0) {
 		log_info("no image `default`: no template of it");
-	else
-		(void)template_for(set, &shape, &unused);
+		return;
+	}
+	set->standard = shape;
+	(void)template_for(set, &shape, &unused);
 }
 
 void template_set_free(struct template_set *set)

@@ -61,7 +61,8 @@ TAILQ_HEAD(template_list, template);
 struct template_set {
 	struct app *app;
 	struct template_list list;
-	bool automatic; /* make and use them */
+	bool automatic;        /* make and use them */
+	struct shape standard; /* the default one; no image: unknown */
 	uint64_t memory_bytes;
 	struct loop_timer timer;
 };
@@ -84,6 +85,9 @@ enum template_answer {
 enum template_answer template_for(struct template_set *set,
 				  const struct shape *shape,
 				  const struct template **ret);
+
+/* The automatic one of the default shape, if it is in memory; borrowed. */
+const struct template *template_default(const struct template_set *set);
 
 /* A sandbox that came from a template is ready, or could not be restored. */
 void template_used(struct template_set *set, const char *name, bool good);

@@ -159,7 +159,7 @@ class Api:
         self.key = key
 
     def connect(self):
-        return http.client.HTTPConnection(self.host, self.port, timeout=60)
+        return http.client.HTTPConnection(self.host, self.port, timeout=300)
 
     def __call__(self, method, target, body=None, headers=None, key=True):
         """`body` is bytes, or a value that is sent as JSON."""

@@ -1,0 +1,231 @@
+/* standby.c - sandboxes that run already, for whoever asks next.
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "limits.h"
+#include "log.h"
+#include "run.h"
+#include "sandbox.h"
+#include "standby.h"
+#include "template.h"
+
+/* What a user's first command will need is touched by these. */
+static const struct {
+	const char *language;
+	const char *code;
+} exercises[] = {
+	{ "python", "print(1)" },
+	{ "bash", "echo 1" },
+	{ "python", "print(1)" },
+};
+
+struct standby {
+	struct standby_set *set;
+	struct sandbox *sb; /* NULL: this place is free */
+	struct sandbox_waiter waiter;
+	struct run run;
+	bool running;      /* `run` goes on */
+	unsigned int step; /* exercises that are done */
+};
+
+struct standby_set {
+	struct app *app;
+	unsigned int count;
+	struct loop_timer timer;
+	struct standby places[STANDBY_MAX];
+};
+
+static void look_later(struct standby_set *set, uint64_t after_ns)
+{
+	loop_timer_set(set->app->loop, &set->timer, after_ns);
+}
+
+static bool is_ready(const struct standby *s)
+{
+	return s->sb != NULL && s->sb->state == SANDBOX_RUNNING &&
+	       s->step == ARRAY_LEN(exercises);
+}
+
+/* --- Exercises --------------------------------------------------------------------- */
+
+static void exercise(struct standby *s);
+
+static void on_run_started(struct run *run)
+{
+	(void)run;
+}
+
+static void on_run_done(struct run *run)
+{
+	struct standby *s = container_of(run, struct standby, run);
+	bool good = run_exit_code(run) == 0;
+
+	s->running = false;
+	run_free(run);
+	if (s->sb == NULL || s->sb->state != SANDBOX_RUNNING)
+		return;
+	if (!good)
+		log_info("standby=%s cannot run %s; going on", s->sb->id,
+			 exercises[s->step].language);
+	s->step++;
+	exercise(s);
+}
+
+static const struct run_events run_events = {
+	.on_started = on_run_started,
+	.on_done = on_run_done,
+};
+
+static void exercise(struct standby *s)
+{
+	struct args_run args = {
+		.cwd = "",
+		.user = "",
+		.timeout_ms = STANDBY_RUN_TIMEOUT_S * 1000,
+	};
+	struct fault fault;
+
+	if (s->step == ARRAY_LEN(exercises)) {
+		look_later(s->set, 0);
+		return;
+	}
+	args.json = json_object();
+	args.language = exercises[s->step].language;
+	args.code = exercises[s->step].code;
+	s->running = true;
+	if (run_start(&s->run, s->sb, &args, 0, &run_events, &fault) < 0) {
+		s->running = false;
+		sandbox_delete(s->sb);
+	}
+}
+
+/* --- Coming and going --------------------------------------------------------------- */
+
+static void on_change(struct sandbox_waiter *w, struct sandbox *sb, bool gone)
+{
+	struct standby *s = container_of(w, struct standby, waiter);
+
+	if (gone)
+		s->sb = NULL;
+	else if (sb->state == SANDBOX_RUNNING)
+		exercise(s);
+	else if (!sb->deleting)
+		sandbox_delete(sb);
+	if (gone)
+		look_later(s->set, STANDBY_LOOK_MS * NS_PER_MS);
+}
+
+static void start(struct standby *s, const struct template *t)
+{
+	struct sandbox_spec spec = {
+		.name = "standby",
+		.cpus = CPUS_DEFAULT,
+		.shape = t->shape,
+		.origin = ORIGIN_TEMPLATE,
+		.from = t->saved,
+		.template_name = t->name,
+	};
+	struct fault fault;
+
+	s->step = 0;
+	if (sandbox_create(s->set->app->sandboxes, &spec, &s->sb, &fault) < 0) {
+		s->sb = NULL;
+		log_info("no standby: %s; later", fault.text);
+		look_later(s->set, STANDBY_RETRY_S * NS_PER_S);
+		return;
+	}
+	sandbox_wait(s->sb, &s->waiter);
+}
+
+/* One at a time, and not while somebody waits for the machine. */
+static void on_timer(struct loop_timer *timer)
+{
+	struct standby_set *set =
+		container_of(timer, struct standby_set, timer);
+	const struct template *t = template_default(set->app->templates);
+
+	look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
+	for (unsigned int i = 0; i < set->count; i++) {
+		struct standby *s = &set->places[i];
+		if (is_ready(s) && (t == NULL || s->sb->from != t->saved))
+			sandbox_delete(s->sb); /* of a template that is gone */
+		if (s->sb != NULL && !is_ready(s))
+			return;
+	}
+	if (t == NULL || sandbox_set_starting(set->app->sandboxes))
+		return;
+	for (unsigned int i = 0; i < set->count; i++) {
+		if (set->places[i].sb == NULL) {
+			start(&set->places[i], t);
+			return;
+		}
+	}
+}
+
+struct sandbox *standby_take(struct standby_set *set,
+			     const struct sandbox_spec *spec,
+			     const struct shape *shape)
+{
+	const struct template *used = NULL;
+
+	if (set == NULL || spec->tenant == 0 || !spec->may_use_template ||
+	    spec->cpus != CPUS_DEFAULT)
+		return NULL;
+	for (unsigned int i = 0; i < set->count; i++) {
+		struct standby *s = &set->places[i];
+		struct sandbox *sb = s->sb;
+		if (!is_ready(s) || !shape_equal(&sb->shape, shape))
+			continue;
+		sandbox_unwait(&s->waiter);
+		s->sb = NULL;
+		/* So that its template does not count as unused. */
+		(void)template_for(set->app->templates, shape, &used);
+		look_later(set, STANDBY_REFILL_MS * NS_PER_MS);
+		return sb;
+	}
+	return NULL;
+}
+
+unsigned int standby_ready(const struct standby_set *set)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < set->count; i++)
+		n += is_ready(&set->places[i]);
+	return n;
+}
+
+struct standby_set *standby_set_new(struct app *app, unsigned int count)
+{
+	struct standby_set *set = calloc(1, sizeof(*set));
+
+	if (set == NULL)
+		return NULL;
+	set->app = app;
+	set->count = count;
+	set->timer.on_expire = on_timer;
+	for (unsigned int i = 0; i < STANDBY_MAX; i++) {
+		set->places[i].set = set;
+		set->places[i].waiter.on_change = on_change;
+	}
+	if (count > 0)
+		look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
+	return set;
+}
+
+void standby_set_free(struct standby_set *set)
+{
+	if (set == NULL)
+		return;
+	loop_timer_del(set->app->loop, &set->timer);
+	for (unsigned int i = 0; i < STANDBY_MAX; i++) {
+		struct standby *s = &set->places[i];
+		if (s->running)
+			run_free(&s->run);
+		if (s->sb != NULL)
+			sandbox_unwait(&s->waiter);
+	}
+	free(set);
+}
