@@ -223,6 +223,34 @@ def inventory():
     return {k: int(v) for k, v in (line.split() for line in lines if line)}
 
 
+def quiet_inventory(api, sandboxes, seconds=60):
+    """inventory() without what brigd keeps ready for later (shells, standbys),
+    once that has settled: the microVMs left are those of `sandboxes`."""
+
+    def settled():
+        host = api("GET", "/v2/host").json()
+        ahead = host["pool"]["ready"] + host["standby"]
+        now = inventory()
+        for kind in ("vmms", "leased_uids", "cgroups"):
+            now[kind] -= ahead
+        return now if now["vmms"] == now["cgroups"] == sandboxes else None
+
+    return wait_for(settled, seconds, f"{sandboxes} microVMs of sandboxes")
+
+
+def settled_pools(api, seconds=120):
+    """Waits until brigd keeps ready what it keeps without anybody asking."""
+
+    def settled():
+        host = api("GET", "/v2/host").json()
+        templates = api("GET", "/v2/templates").json()["templates"]
+        return host["pool"]["ready"] == host["pool"]["size"] and \
+            host["standby"] > 0 and \
+            all(t["status"] in ("ready", "stored") for t in templates)
+
+    wait_for(settled, seconds, "brigd to be ready for whatever comes")
+
+
 def pid_inside(name):
     """The process of this name in the host VM; there must be one."""
     found = inside(f"cd /proc && grep -lx {name} [0-9]*/comm; true").split()
