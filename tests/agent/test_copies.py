@@ -356,14 +356,15 @@ def test_what_a_hook_leaves_running_is_frozen_too(hosted, host, ready,
                                                   tmp_path):
     path = tmp_path / "ticks"
     path.write_text("")
-    host.hook("pre-snapshot.d", "1", "(" + TICK.format(path) + ") &")
+    host.hook("pre-snapshot.d", "1", "(" + TICK.format(path) + ") &"
+              f"until [ -s {path} ]; do sleep 0.01; done")
 
     class Background:
         pass
 
     Background.path = path
     q = quiesce(hosted, FILES)
-    until(path.read_text)
+    assert path.read_text()
     assert not moves(Background)
     thaw(q)
     assert moves(Background)
