@@ -40,6 +40,8 @@ import brig  # noqa: E402
 from support import brigd_is_here, inside, vmm_of  # noqa: E402
 
 MEMORY_MIB = 256
+CLONES = 100
+STANDBYS = 2  # of brigd, without an option
 FIELDS = ("name", "unit", "n", "p50", "p95", "p99", "from", "to", "where")
 MEASURES: Dict[str, "Measure"] = {}
 
@@ -82,6 +84,19 @@ class Bench:
     def create(self) -> brig.Sandbox:
         return brig.Sandbox.create(self.client, memory=MEMORY_MIB)
 
+    def settle(self) -> None:
+        """Waits until brigd makes nothing ready for later any more."""
+        end = time.monotonic() + 180
+        while time.monotonic() < end:
+            host = self.client.host()
+            names = [one.status for one in self.client.templates.list()]
+            if host["standby"] == STANDBYS and not {
+                "wanted", "creating", "loading"
+            } & set(names):
+                return
+            time.sleep(0.2)
+        raise SystemExit("bench: brigd does not come to rest")
+
     @property
     def shared(self) -> brig.Sandbox:
         if self._shared is None:
@@ -109,6 +124,11 @@ def multiply_in_shell(sandbox: brig.Sandbox) -> None:
     check(sandbox.run(f"echo $(({a} * {b}))"), a * b)
 
 
+def multiply_in_python(sandbox: brig.Sandbox) -> None:
+    a, b = two_numbers()
+    check(sandbox.run_code(f"print({a} * {b})"), a * b)
+
+
 def timed_ms(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
@@ -128,36 +148,103 @@ def repeated_ms(
 
 @measure(
     "ms",
-    "before the create request is sent",
+    "before the create request of a shape that has no template is sent",
     "its answer says `running`, which the guest's agent has confirmed; "
     "then the guest multiplies two numbers, off the clock",
-    warmup=1,
-    rounds=10,
+    warmup=0,
+    rounds=3,
 )
 def boot_to_ready(bench: Bench, warmup: int, rounds: int) -> List[float]:
     samples = []
     for _ in range(warmup + rounds):
+        bench.settle()
+        memory = random.randrange(MEMORY_MIB + 1, 2 * MEMORY_MIB)
         start = time.perf_counter()
-        with bench.create() as sandbox:
+        with brig.Sandbox.create(bench.client, memory=memory) as sandbox:
             samples.append((time.perf_counter() - start) * 1000)
             multiply_in_shell(sandbox)
+    bench.settle()
     return samples[warmup:]
+
+
+def hello(
+    bench: Bench,
+    rounds: int,
+    multiply: Callable[[brig.Sandbox], None],
+    *,
+    wait: bool,
+) -> List[float]:
+    """Creates a default sandbox and has it multiply, on the clock."""
+    samples = []
+    for _ in range(rounds):
+        if wait:
+            bench.settle()
+        start = time.perf_counter()
+        with brig.Sandbox.create(bench.client) as sandbox:
+            multiply(sandbox)
+            samples.append((time.perf_counter() - start) * 1000)
+    return samples
 
 
 @measure(
     "ms",
-    "before the create request is sent",
+    "before the create request of a default sandbox is sent; a standby is "
+    "ready",
+    "the product of two numbers, computed by warm Python through `code`, is "
+    "here",
+    warmup=0,
+    rounds=20,
+)
+def hello_python_warm(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    return hello(bench, rounds, multiply_in_python, wait=True)[warmup:]
+
+
+@measure(
+    "ms",
+    "before the create request of a default sandbox is sent; a standby is "
+    "ready",
     "the product of two numbers, computed by sh in the new guest, is here",
     warmup=0,
-    rounds=10,
+    rounds=20,
 )
 def hello_shell(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    return hello(bench, rounds, multiply_in_shell, wait=True)[warmup:]
+
+
+@measure(
+    "ms",
+    "before the create request of a default sandbox is sent, right after the "
+    "one before was deleted",
+    "the product of two numbers, computed by sh in the new guest, is here",
+    warmup=3,
+    rounds=20,
+)
+def hello_shell_loop(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    every = hello(bench, warmup + rounds, multiply_in_shell, wait=False)
+    return every[warmup:]
+
+
+@measure(
+    "ms",
+    f"before the request for {CLONES} clones of a running default sandbox",
+    "each of them has multiplied two other numbers in a shell, one after the "
+    "other",
+    warmup=0,
+    rounds=1,
+)
+def clones_100(bench: Bench, warmup: int, rounds: int) -> List[float]:
     samples = []
     for _ in range(warmup + rounds):
-        start = time.perf_counter()
-        with bench.create() as sandbox:
-            multiply_in_shell(sandbox)
+        with brig.Sandbox.create(bench.client) as source:
+            multiply_in_shell(source)
+            bench.settle()
+            start = time.perf_counter()
+            clones = source.clone(CLONES)
+            for one in clones:
+                multiply_in_shell(one)
             samples.append((time.perf_counter() - start) * 1000)
+            for one in clones:
+                one.delete()
     return samples[warmup:]
 
 

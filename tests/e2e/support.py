@@ -223,11 +223,21 @@ def inventory():
     return {k: int(v) for k, v in (line.split() for line in lines if line)}
 
 
-def quiet_inventory(api, sandboxes, seconds=60):
+def is_settled(api):
+    """Whether nothing is being made of what brigd keeps ready for later."""
+    templates = api("GET", "/v2/templates").json()["templates"]
+    return api("GET", "/v2/host").json()["standby"] > 0 and all(
+        t["status"] in ("ready", "stored") for t in templates
+    )
+
+
+def quiet_inventory(api, sandboxes, seconds=180):
     """inventory() without what brigd keeps ready for later (shells, standbys),
     once that has settled: the microVMs left are those of `sandboxes`."""
 
     def settled():
+        if not is_settled(api):
+            return None
         host = api("GET", "/v2/host").json()
         ahead = host["pool"]["ready"] + host["standby"]
         now = inventory()
@@ -238,15 +248,12 @@ def quiet_inventory(api, sandboxes, seconds=60):
     return wait_for(settled, seconds, f"{sandboxes} microVMs of sandboxes")
 
 
-def settled_pools(api, seconds=120):
+def settled_pools(api, seconds=180):
     """Waits until brigd keeps ready what it keeps without anybody asking."""
 
     def settled():
-        host = api("GET", "/v2/host").json()
-        templates = api("GET", "/v2/templates").json()["templates"]
-        return host["pool"]["ready"] == host["pool"]["size"] and \
-            host["standby"] > 0 and \
-            all(t["status"] in ("ready", "stored") for t in templates)
+        pool = api("GET", "/v2/host").json()["pool"]
+        return pool["ready"] == pool["size"] and is_settled(api)
 
     wait_for(settled, seconds, "brigd to be ready for whatever comes")
 
