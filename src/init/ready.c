@@ -46,6 +46,7 @@ static void put_hello(struct ready *r)
 	};
 
 	stream_put(&r->stream, GUEST_HELLO, &hello, sizeof(hello));
+	r->hello_ns = hello.uptime_ns;
 }
 
 static void put_answer(struct ready *r)
@@ -61,6 +62,15 @@ static void put_answer(struct ready *r)
 			   sizeof(c->done));
 }
 
+/* The host's time is from when it answered our HELLO, which was at some moment
+ * since: so half of that is the best guess, and halves the error. */
+static void add_travel_time(struct ready *r, struct guest_configure *want)
+{
+	if (r->hello_ns != 0 && want->realtime_ns <= INT64_MAX)
+		want->realtime_ns += (now_ns() - r->hello_ns) / 2;
+	r->hello_ns = 0;
+}
+
 static int take_configure(struct ready *r)
 {
 	struct guest_configure want;
@@ -69,6 +79,7 @@ static int take_configure(struct ready *r)
 		return -EPROTO;
 	memcpy(&want, r->stream.in, sizeof(want));
 	explicit_bzero(r->stream.in, sizeof(want));
+	add_travel_time(r, &want);
 	configure_start(&r->configure, &want);
 	explicit_bzero(&want, sizeof(want));
 	return 0;

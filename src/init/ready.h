@@ -30,6 +30,7 @@ struct ready {
 	struct stream stream;
 	struct loop_fd socket;
 	struct loop_timer again;
+	uint64_t hello_ns; /* HELLO went; 0: it was answered */
 	uint64_t pause_ns; /* before the next attempt */
 	bool answer_waits; /* CONFIGURED or ERROR has to be put */
 	int configure_error;
