@@ -35,7 +35,7 @@ def test_a_background_server_answers(sandbox):
             lambda: sandbox.run(
                 "curl -fsS http://127.0.0.1:8123/ >/dev/null", timeout=20
             ).ok,
-            15,
+            40,
             "an answer of the server",
         )
     finally:
