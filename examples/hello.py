@@ -32,7 +32,6 @@ import brig  # noqa: E402
 
 PRIMES_BELOW = 20_000
 # 4 quarters of a vCPU are one; small enough to run many beside each other.
-MEMORY_MIB = 256
 
 # What runs in the sandbox: plain Python, nothing of brig in it.
 PROGRAM = '''\
@@ -156,7 +155,7 @@ def main() -> int:
         client = brig.Client()
         say(f"creating a sandbox at {client.base_url}")
         start = time.monotonic()
-        with brig.Sandbox.create(client, memory=MEMORY_MIB) as sandbox:
+        with brig.Sandbox.create(client) as sandbox:
             create_ms = (time.monotonic() - start) * 1000
             say(f"{sandbox.id} is ready after {create_ms / 1000:.1f} s")
             report = run_in(sandbox, create_ms)
