@@ -46,6 +46,21 @@ static int check_base(const struct machine *m, uint64_t base_bytes)
 	return 0;
 }
 
+/* What the disk takes over becomes -1. */
+static int open_disk(struct machine *m, uint64_t base_bytes, int *base,
+		     int *layers, uint32_t count, int *top)
+{
+	int r = cow_open(&m->disk, *base, base_bytes, layers, count, *top);
+
+	if (r < 0)
+		return r;
+	*base = -1;
+	*top = -1;
+	for (uint32_t i = 0; i < count; i++)
+		layers[i] = -1;
+	return 0;
+}
+
 static void go(struct machine *m, bool paused)
 {
 	m->state = paused ? MACHINE_PAUSED : MACHINE_RUNNING;
@@ -77,21 +92,6 @@ static int check_boot(const struct machine *m, const struct vmm_boot *b,
 	return check_base(m, b->base_bytes);
 }
 
-static int open_boot_disk(struct machine *m, const struct vmm_boot *b, int *fds)
-{
-	int *layers = &fds[VMM_BOOT_FDS];
-	int r = cow_open(&m->disk, fds[VMM_BOOT_FD_BASE], b->base_bytes, layers,
-			 b->layers, fds[VMM_BOOT_FD_TOP]);
-
-	if (r < 0)
-		return r;
-	fds[VMM_BOOT_FD_BASE] = -1; /* the disk's now */
-	fds[VMM_BOOT_FD_TOP] = -1;
-	for (uint32_t i = 0; i < b->layers; i++)
-		layers[i] = -1;
-	return cow_find_blocks(&m->disk);
-}
-
 int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
 	       size_t nfds)
 {
@@ -103,7 +103,11 @@ int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
 	if (r == 0)
 		r = load_kernel(m, b, fds);
 	if (r == 0)
-		r = open_boot_disk(m, b, fds);
+		r = open_disk(m, b->base_bytes, &fds[VMM_BOOT_FD_BASE],
+			      &fds[VMM_BOOT_FDS], b->layers,
+			      &fds[VMM_BOOT_FD_TOP]);
+	if (r == 0)
+		r = cow_find_blocks(&m->disk);
 	if (r == 0)
 		go(m, false);
 	return r;
@@ -175,21 +179,6 @@ static int load_state(struct machine *m, size_t bytes)
 	return r;
 }
 
-static int open_disk(struct machine *m, const struct vmm_restore *r,
-		     const struct restore_fds *f)
-{
-	int e = cow_open(&m->disk, *f->base, r->base_bytes, f->layers,
-			 r->layers, *f->top);
-
-	if (e < 0)
-		return e;
-	*f->base = -1;
-	*f->top = -1;
-	for (uint32_t i = 0; i < r->layers; i++)
-		f->layers[i] = -1;
-	return 0;
-}
-
 /* The files first, since the state is checked against them; none of it
  * reaches KVM here. */
 static int load(struct machine *m, const struct vmm_restore *r,
@@ -202,7 +191,8 @@ static int load(struct machine *m, const struct vmm_restore *r,
 		e = memory_map(&m->memory, *f->memory,
 			       f->delta != NULL ? *f->delta : -1);
 	if (e == 0)
-		e = open_disk(m, r, f);
+		e = open_disk(m, r->base_bytes, f->base, f->layers, r->layers,
+			      f->top);
 	if (e == 0)
 		e = map_console(m, *f->console);
 	if (e == 0)

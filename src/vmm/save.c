@@ -208,6 +208,8 @@ int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
 	if (r == 0) {
 		m->save.seq = request->seq;
 		r = machine_watch(m, m->save.report_fd, MACHINE_SAVED, 0);
+		if (r < 0)
+			fd_close(&m->save.report_fd);
 	}
 	return r;
 }

@@ -9,7 +9,7 @@
  * and no use for KVM: it takes its time to write the devices' state and the
  * pages of RAM, and ends. All that it destroys is its own copy.
  *
- * The parent learns of the end by a pidfd and tells brigd. One save at a time.
+ * The parent learns of the end by a pipe and tells brigd. One save at a time.
  * Device thread only.
  */
 #ifndef BRIG_VMM_SAVE_H
@@ -18,7 +18,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "cc.h"
 #include "state/stream.h"
@@ -32,10 +31,8 @@ struct x86_machine;
 #define SAVE_STATE_BYTES_MAX (32u << 20)
 
 struct save {
-	uint8_t *buf; /* SAVE_STATE_BYTES_MAX, touched only as far as used */
-	pid_t child;  /* 0: none */
-	int pid_fd;
-	int report_fd; /* the child's struct vmm_saved, then its end */
+	uint8_t *buf;  /* SAVE_STATE_BYTES_MAX, touched only as far as used */
+	int report_fd; /* the child's report, then its end; -1: no save */
 	uint32_t seq;  /* of the VMM_SAVE that is under way */
 };
 
@@ -50,7 +47,7 @@ must_check int save_begin(struct machine *m, const struct vmm_msg *request,
 			  int *fds, size_t nfds, uint64_t *ret_ns,
 			  struct vmm_saved *ret);
 
-/* The child has ended: reaps it and tells brigd. */
+/* The child has ended: tells brigd how. */
 void save_ended(struct machine *m);
 
 /* The one order in which a machine's state is saved and loaded. */
