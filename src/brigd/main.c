@@ -402,6 +402,8 @@ static void shut_down(struct app *app, struct signals *s)
 {
 	http_quiesce(app->http);
 	pool_stop(app->pool);
+	standby_set_free(app->standbys); /* or it would start others */
+	app->standbys = NULL;
 	sandbox_set_stop_all(app->sandboxes);
 	loop_timer_set(app->loop, &s->timer, SHUTDOWN_TIMEOUT_S * NS_PER_S);
 	app->loop->stopping = false;
@@ -467,8 +469,6 @@ static void free_app(struct app *app)
 	http_free(app->http);
 	worker_free(app->worker);
 	app->worker = NULL; /* nothing is swept from here on */
-	standby_set_free(app->standbys);
-	app->standbys = NULL;
 	template_set_free(app->templates);
 	sandbox_set_free(app->sandboxes);
 	pool_free(app->pool);
