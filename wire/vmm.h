@@ -125,19 +125,24 @@ struct vmm_restore {
 
 #define VMM_FDS_MAX (VMM_RESTORE_FDS_MIN + 2 + BRIG_LAYERS_MAX)
 
-/* Descriptors of VMM_SAVE, in this order. The memory file is as large as RAM
- * (low part, then high part) and has data exactly for the pages that differ
- * from what the machine was restored from; holes are inherited. After a boot
- * nothing is inherited and holes are zero. */
+/* Descriptors of VMM_SAVE, in this order; with VMM_SAVE_DISK only the first
+ * VMM_SAVE_DISK_FDS of them. The memory file is as large as RAM (low part,
+ * then high part) and has data exactly for the pages that differ from what the
+ * machine was restored from; holes are inherited. After a boot nothing is
+ * inherited and holes are zero. */
 enum vmm_save_fd {
-	VMM_SAVE_FD_STATE,  /* empty file or memfd, read-write */
-	VMM_SAVE_FD_MEMORY, /* the same */
-	VMM_SAVE_FD_TOP,    /* new top layer, empty: the old one is sealed */
+	VMM_SAVE_FD_TOP, /* new top layer, empty: the old one is sealed */
+	VMM_SAVE_DISK_FDS,
+	VMM_SAVE_FD_STATE = VMM_SAVE_DISK_FDS, /* empty file or memfd, rw */
+	VMM_SAVE_FD_MEMORY,                    /* the same */
 	VMM_SAVE_FDS,
 };
 
 enum vmm_save_flags {
 	VMM_SAVE_STAY_PAUSED = 1u << 0, /* the reply leaves the guest paused */
+	/* Only the disk's layer is sealed: nothing is written, and the reply is
+	 * all that comes. */
+	VMM_SAVE_DISK = 1u << 1,
 };
 
 struct vmm_save {

@@ -234,6 +234,11 @@ static void on_reply(struct vmm_call *call, int status, int fd,
 		return;
 	}
 	s->pause_ns = msg->value;
+	if (s->options.disk) {
+		s->step = SAVE_WRITTEN;
+		wake(s);
+		return;
+	}
 	s->step = SAVE_WRITE;
 	loop_timer_set(loop_of(s), &s->deadline,
 		       SAVE_WRITE_TIMEOUT_S * NS_PER_S);
@@ -250,6 +255,8 @@ static int make_files(struct save *s)
 	s->top_fd = snapstore_file(store);
 	if (s->top_fd < 0)
 		return s->top_fd;
+	if (s->options.disk)
+		return 0;
 	if (s->options.live) {
 		s->state_fd = memfd_create("brig-state",
 					   MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -269,15 +276,17 @@ static void send_save(struct save *s)
 	struct vmm_msg msg = { .type = VMM_SAVE };
 	int r = make_files(s);
 	int fds[VMM_SAVE_FDS] = {
+		[VMM_SAVE_FD_TOP] = s->top_fd,
 		[VMM_SAVE_FD_STATE] = s->state_fd,
 		[VMM_SAVE_FD_MEMORY] = s->memory_fd,
-		[VMM_SAVE_FD_TOP] = s->top_fd,
 	};
+	size_t nfds = s->options.disk ? VMM_SAVE_DISK_FDS : VMM_SAVE_FDS;
 
-	msg.u.save.flags = s->options.pause ? VMM_SAVE_STAY_PAUSED : 0;
+	msg.u.save.flags = (s->options.pause ? VMM_SAVE_STAY_PAUSED : 0u) |
+			   (s->options.disk ? VMM_SAVE_DISK : 0u);
 	s->step = SAVE_REPLY;
 	if (r == 0)
-		r = vmm_peer_send(sandbox_vmm(s->sb), &msg, fds, VMM_SAVE_FDS,
+		r = vmm_peer_send(sandbox_vmm(s->sb), &msg, fds, nfds,
 				  SAVE_REPLY_TIMEOUT_S, &s->call);
 	if (r < 0) {
 		wake(s);

@@ -4,7 +4,7 @@
  *   QUIESCE   the agent freezes all processes of users (and file systems)
  *   VMM_SAVE  the monitor copies itself; its reply is the end of the pause
  *   THAW      the processes of users go on
- *   VMM_SAVED the files are written, by the copy
+ *   VMM_SAVED the files are written, by the copy; not of a disk alone
  *   merge     of RAM, if the machine itself was restored with a delta
  *
  * One at a time for each sandbox. If a step fails, the sandbox runs on: what
@@ -23,6 +23,7 @@
 
 struct save_options {
 	bool live;  /* into memory, to be restored at once; else into files */
+	bool disk;  /* no state and no memory: the layers of its disk */
 	bool quick; /* do not sync and freeze file systems */
 	bool pause; /* leave it standing: save_release() follows */
 };

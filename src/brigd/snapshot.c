@@ -179,6 +179,7 @@ int snapshot_start(struct snapshot *s, struct sandbox *sb,
 		   const struct snapshot_options *options, struct fault *fault)
 {
 	struct save_options save = {
+		.disk = options->kind == SNAP_DISK,
 		.quick = options->quick,
 		.pause = options->pause,
 	};

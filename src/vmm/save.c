@@ -25,6 +25,8 @@ enum child_fd {
 	CHILD_FD_REPORT = VMM_FD_KVM,
 };
 
+#define KNOWN_FLAGS ((uint32_t)VMM_SAVE_STAY_PAUSED | VMM_SAVE_DISK)
+
 struct report {
 	int32_t error; /* 0 or -errno */
 	uint32_t zero;
@@ -153,10 +155,11 @@ static int read_vcpus(struct machine *m)
 }
 
 /* What has to happen while nothing moves. */
-static int freeze(struct machine *m, int *fds, struct vmm_saved *ret)
+static int freeze(struct machine *m, bool whole, int *fds,
+		  struct vmm_saved *ret)
 {
 	int report_fd = -1;
-	int r = read_vcpus(m);
+	int r = whole ? read_vcpus(m) : 0;
 
 	if (r < 0)
 		return r;
@@ -167,6 +170,8 @@ static int freeze(struct machine *m, int *fds, struct vmm_saved *ret)
 	if (r > 0)
 		fds[VMM_SAVE_FD_TOP] = -1; /* the disk's now */
 	ret->layers = m->disk.sealed;
+	if (!whole)
+		return 0;
 	r = fork_child(m, fds, ret, &report_fd);
 	if (r < 0)
 		return r;
@@ -186,10 +191,11 @@ int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
 {
 	const struct vmm_save *want = &request->u.save;
 	bool stay = want->flags & VMM_SAVE_STAY_PAUSED;
+	bool whole = !(want->flags & VMM_SAVE_DISK);
 
-	if (m->state == MACHINE_SHELL || nfds != VMM_SAVE_FDS ||
-	    want->zero != 0 ||
-	    (want->flags & ~(uint32_t)VMM_SAVE_STAY_PAUSED) != 0)
+	if (m->state == MACHINE_SHELL || want->zero != 0 ||
+	    (want->flags & ~KNOWN_FLAGS) != 0 ||
+	    nfds != (whole ? VMM_SAVE_FDS : VMM_SAVE_DISK_FDS))
 		return -EPROTO;
 	if (m->save.report_fd >= 0)
 		return -EBUSY;
@@ -199,13 +205,13 @@ int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
 	}
 	uint64_t start = clock_ns();
 	vcpu_pause_all(m->vcpus, m->config.vcpus);
-	int r = freeze(m, fds, ret);
+	int r = freeze(m, whole, fds, ret);
 	if (r == 0 && stay)
 		m->state = MACHINE_PAUSED;
 	if (m->state == MACHINE_RUNNING)
 		vcpu_resume_all(m->vcpus, m->config.vcpus);
 	*ret_ns = clock_ns() - start;
-	if (r == 0) {
+	if (r == 0 && whole) {
 		m->save.seq = request->seq;
 		r = machine_watch(m, m->save.report_fd, MACHINE_SAVED, 0);
 		if (r < 0)

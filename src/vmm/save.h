@@ -42,7 +42,7 @@ must_check int save_init(struct save *s);
 /* VMM_SAVE: returns when the guest runs again, or stays paused if it was or
  * shall be. Takes the descriptors over. 0 and *ret_ns, how long it stood still,
  * with *ret as far as it is known by then; or -errno and the guest goes on as
- * before. */
+ * before. With VMM_SAVE_DISK that is all; otherwise save_ended() will tell. */
 must_check int save_begin(struct machine *m, const struct vmm_msg *request,
 			  int *fds, size_t nfds, uint64_t *ret_ns,
 			  struct vmm_saved *ret);

@@ -351,7 +351,8 @@ class VM:
         return bytes(PAGE)
 
     def save(self, seq, flags, fds):
-        assert len(fds) == 3
+        disk = bool(flags & 2)
+        assert len(fds) == (1 if disk else 3)  # top, state, memory
         for fd in fds:
             assert os.fstat(fd).st_size == 0
         host = self.host
@@ -372,8 +373,11 @@ class VM:
                  "frozen": self.frozen}
         self.send(REPLY, seq, value=1234567,
                   rest=struct.pack("<QQQII", 0, 0, 0, self.layers, 0))
+        if disk:
+            return
         threading.Thread(target=self.write_saved, daemon=True, args=(
-            seq, json.dumps(state).encode(), dict(self.pages), fds)).start()
+            seq, json.dumps(state).encode(), dict(self.pages),
+            fds[1:])).start()
 
     def write_saved(self, seq, state, pages, fds):
         host = self.host

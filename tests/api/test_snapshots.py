@@ -183,7 +183,12 @@ def test_an_empty_layer_stays_on_top(daemon, sandbox):
 
 def test_disk_snapshot_boots(daemon, sandbox):
     snap = snapshot(daemon, sandbox, memory=False)
-    assert snap["kind"] == "disk"
+    assert snap["kind"] == "disk" and snap["pause_us"] == 1234
+    assert not daemon.host.vm(sandbox).frozen
+    assert out(daemon, sandbox, "echo on") == "on\n"
+    # Without memory nothing but the layers is asked of the monitor.
+    daemon.host.save = "unwritten"
+    assert snapshot(daemon, sandbox, memory=False)["kind"] == "disk"
     box = restore(daemon, snap["id"])
     vm = daemon.host.vm(box["id"])
     assert vm.claim == BOOT and len(vm.layer_fds) == 1

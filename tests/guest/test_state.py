@@ -488,6 +488,27 @@ def test_boot_from_the_disk_of_a_save():
     assert sectors(console.splitlines()) == [0x3333, 0x2222, 0xBA5E]
 
 
+def test_save_of_the_disk_alone():
+    """One answer, nothing written; the same disk as a whole save has."""
+    base = struct.pack("<I", 0xBA5E) * (1 << 18)
+    saved = saved_of(*driver(0), *blk_write(8, 0x1111, 1), base=base)
+    with saved, Tiny(saved=saved, ask=[
+            *blk_write(80, 0x2222, 2), *blk_write(8, 0x3333, 3)]) as copy:
+        copy.answer()
+        with copy.save(tiny.SAVE_DISK) as disk, Tiny() as vm:
+            copy.stats()
+            assert copy.saved is None, "nobody writes"
+            assert disk.bytes == disk.state_bytes == 0
+            with copy.save() as whole:
+                assert len(disk.layers) == len(whole.layers) == 2
+            vm.boot(tiny.GUESTS / "script.elf", script(
+                *driver(0), *blk_read(8, 1), *blk_read(80, 2),
+                *blk_read(800, 3)), disk_of=disk)
+            reason, console = vm.wait()
+    assert reason == tiny.POWEROFF
+    assert sectors(console.splitlines()) == [0x3333, 0x2222, 0xBA5E]
+
+
 def test_save_without_writes_seals_nothing(quiet):
     with Tiny(saved=quiet) as vm, vm.save() as saved:
         assert saved.layers == []
@@ -584,8 +605,7 @@ def test_resets_do_not_leak(quiet):
 # --- what is refused ---------------------------------------------------------
 
 def save_files():
-    fds = [tiny.memfd("state"), tiny.memfd("memory"), tiny.memfd("top")]
-    return fds
+    return [tiny.memfd("top"), tiny.memfd("state"), tiny.memfd("memory")]
 
 
 def test_second_save_at_once_is_busy():
@@ -639,15 +659,17 @@ def test_save_into_files_that_are_not_empty(which, quiet):
         assert vm.command(tiny.SAVE, body=bytes(8), fds=fds) == -errno.EBADF
         assert vm.command(tiny.SAVE, body=bytes(8), fds=fds[:2]) == \
             -errno.EPROTO
-        assert vm.command(tiny.SAVE, body=struct.pack("<II", 2, 0),
-                          fds=fds) == -errno.EPROTO
+        for flags, count in (0, 1), (tiny.SAVE_DISK, 3), (4, 3):
+            assert vm.command(tiny.SAVE, fds=fds[:count],
+                              body=tiny.SAVE_BODY.pack(flags, 0)) == \
+                -errno.EPROTO
         for fd in fds:
             os.close(fd)
         with vm.save():
             pass
 
 
-@pytest.mark.parametrize("which", range(2))
+@pytest.mark.parametrize("which", [1, 2])
 def test_save_that_cannot_write_fails_and_the_guest_goes_on(which, quiet):
     with Tiny(saved=quiet, ask=[]) as vm:
         vm.answer()

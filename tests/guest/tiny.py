@@ -32,7 +32,7 @@ CONFIG_VERSION = 2
 CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM = range(1, 10)
 REPLY, RUNNING, ACCEPT, STOPPED, READY, SAVED = range(16, 22)
 RESTORE_DELTA, RESTORE_PAUSED = 1, 2
-STAY_PAUSED = 1
+STAY_PAUSED, SAVE_DISK = 1, 2
 
 (POWEROFF, RESET, PANIC, TRIPLE_FAULT, INTERNAL_ERROR, COMMAND, DEVICE,
  SETUP) = range(1, 9)
@@ -227,14 +227,19 @@ class Monitor:
         return text[:text.index(f"done={self.asked:08x}")].splitlines()
 
     def save(self, flags=0, timeout=10.0):
-        """Saves and waits for both answers; returns Saved."""
+        """Saves and waits for its answers; returns Saved.
+
+        With SAVE_DISK there is one answer, and only the layers are of use.
+        """
         saved = Saved(self)
         old_top = os.dup(self.top)
-        self.request(SAVE, body=SAVE_BODY.pack(flags, 0), fds=[
-            saved.state, saved.memory, self._new_top()])
-        reply = self.reply(timeout)
+        files = [] if flags & SAVE_DISK else [saved.state, saved.memory]
+        self.request(SAVE, body=SAVE_BODY.pack(flags, 0),
+                     fds=[self._new_top(), *files])
+        reply = end = self.reply(timeout)
         assert reply is not None and reply[2] == 0, reply
-        end = self.pump(SAVED, timeout)
+        if not flags & SAVE_DISK:
+            end = self.pump(SAVED, timeout)
         assert end is not None and end[2] == 0, end
         saved.pause_ns = reply[4]
         saved.bytes, saved.state_bytes, _, layers, _ = SAVED_BODY.unpack(
