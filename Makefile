@@ -36,7 +36,7 @@ BRIGD := main agent api_clone api_create api_delete api_exec api_files api_logs 
 	api_move api_sandbox api_snapshot api_state api_status api_system api_template \
 	args args_make auth body cgroup console creation exec_reply fault frame \
 	gate http id image meminfo peer_guest peer_spawn peer_vmm pool receipt removal route \
-	run runlog sandbox sandbox_new sandbox_start sandbox_vm save shell snapshot \
+	run runlog sandbox sandbox_new sandbox_start sandbox_vm save settings shell snapshot \
 	standby store template template_build utf8 when
 BRIGD += manifest saved snapfile snapio snapload snappublish snapstore sparse \
 	worker
@@ -214,7 +214,7 @@ UNIT_init_accounts := src/init/accounts.o src/base/fd.o src/base/assert.o
 UNIT_TESTS += brigd_text brigd_args brigd_frame brigd_store
 UNIT_brigd_text := $(patsubst %,src/brigd/%.o,fault id utf8 when) $(BASE_OBJS)
 UNIT_LIBS_brigd_text := -ljansson
-UNIT_brigd_args := $(patsubst %,src/brigd/%.o,args args_make body fault id) \
+UNIT_brigd_args := $(patsubst %,src/brigd/%.o,args args_make body fault id settings) \
 	$(BASE_OBJS)
 UNIT_LIBS_brigd_args := -ljansson -lm
 UNIT_brigd_frame := $(patsubst %,src/brigd/%.o,frame peer_guest) $(BASE_OBJS)
@@ -223,10 +223,10 @@ UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image saved store) \
 UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
 
 UNIT_TESTS += manifest worker snapstore snap_damage snap_crash snapfile
-UNIT_manifest := $(patsubst %,src/brigd/%.o,auth id manifest utf8) $(BASE_OBJS)
+UNIT_manifest := $(patsubst %,src/brigd/%.o,auth id manifest settings utf8) $(BASE_OBJS)
 UNIT_LIBS_manifest := -ljansson -lgnutls
 UNIT_worker := src/brigd/worker.o $(BASE_OBJS)
-UNIT_snapstore := $(patsubst %,src/brigd/%.o,auth id manifest saved snapfile \
+UNIT_snapstore := $(patsubst %,src/brigd/%.o,auth id manifest saved settings snapfile \
 	snapio snapload snappublish snapstore sparse utf8 when worker) \
 	$(BASE_OBJS)
 UNIT_LIBS_snapstore := -ljansson -lgnutls
@@ -295,10 +295,10 @@ FUZZ_cli_events := $(addprefix src/cli/,base64.o events.o term.o) $(BASE_OBJS)
 FUZZ_LIBS_cli_events := -ljansson
 
 FUZZ_TARGETS += agent_frames api_json
-FUZZ_agent_frames := $(patsubst %,src/brigd/%.o,agent args body cgroup \
+FUZZ_agent_frames := $(patsubst %,src/brigd/%.o,agent args settings body cgroup \
 	exec_reply fault frame id peer_guest run utf8 when) $(BASE_OBJS)
 FUZZ_LIBS_agent_frames := -ljansson -lgnutls -lm
-FUZZ_api_json := $(patsubst %,src/brigd/%.o,args args_make body fault id utf8 when) \
+FUZZ_api_json := $(patsubst %,src/brigd/%.o,args args_make body fault id settings utf8 when) \
 	$(BASE_OBJS)
 FUZZ_LIBS_api_json := -ljansson -lm
 

@@ -152,6 +152,27 @@ static int check_shape(const struct args_make *a, const struct shape *shape,
 	return 0;
 }
 
+/* What was asked for, then what the snapshot says. */
+static int use_settings(const json_t *settings, struct sandbox_spec *spec,
+			struct fault *fault)
+{
+	json_t *env = settings_env(settings);
+
+	spec->cpus = settings_cpus(settings);
+	if (spec->env == NULL) {
+		spec->env = env;
+		return 0;
+	}
+	if (env != NULL && json_object_update_missing(spec->env, env) < 0)
+		return fault_set(fault, 500, "no_memory", "out of memory");
+	if (!settings_is_env(spec->env))
+		return fault_set(fault, 422, "invalid_field",
+				 "`env` and that of the snapshot together take "
+				 "more than %u bytes or %u variables",
+				 SANDBOX_ENV_BYTES, BRIG_ENV_MAX);
+	return 0;
+}
+
 int api_spec_of_snapshot(struct request *rq, const char *id,
 			 const struct args_make *a, struct sandbox_spec *spec,
 			 struct fault *fault)
@@ -170,7 +191,9 @@ int api_spec_of_snapshot(struct request *rq, const char *id,
 	spec->shape = snap->shape;
 	spec->origin = ORIGIN_SNAPSHOT;
 	spec->snapshot = id;
-	return check_shape(a, &snap->shape, fault);
+	if (check_shape(a, &snap->shape, fault) < 0)
+		return -EINVAL;
+	return use_settings(snap->settings, spec, fault);
 }
 
 static int spec_of_template(struct request *rq, const struct args_make *a,
@@ -230,7 +253,8 @@ static int make_spec(struct request *rq, const struct args_make *a,
 		r = api_spec_of_snapshot(rq, a->snapshot, a, spec, fault);
 	else
 		spec_of_image(a, spec);
-	spec->cpus = a->cpus != 0 ? a->cpus : 4 * spec->shape.vcpus;
+	if (spec->cpus == 0)
+		spec->cpus = 4 * spec->shape.vcpus;
 	return r;
 }
 

@@ -356,7 +356,10 @@ void api_snapshot_restore(struct request *rq)
 	} else {
 		struct creation *c = creation_new(rq, CREATION_V1_RESTORE, 1,
 						  args.wait_for_ready);
-		spec.cpus = args.cpus != 0 ? args.cpus : 4 * spec.shape.vcpus;
+		if (args.cpus != 0)
+			spec.cpus = args.cpus;
+		if (spec.cpus == 0)
+			spec.cpus = 4 * spec.shape.vcpus;
 		if (c != NULL)
 			api_create_many(c, rq, &spec, 1);
 	}

@@ -13,17 +13,17 @@
 static json_t *to_json(const struct template *t)
 {
 	char created[WHEN_BYTES];
-	json_t *id =
-		t->snapshot[0] != '\0' ? json_string(t->snapshot) : json_null();
+	const char *id = t->snapshot[0] != '\0' ? t->snapshot : NULL;
 
 	when_format(t->created_ms, created);
-	return json_pack("{s:s, s:o, s:s, s:I, s:I, s:I, s:s, s:b, s:I, s:s}",
+	return json_pack("{s:s, s:s?, s:s, s:I, s:I, s:I, s:s?, s:s, s:b, s:I, "
+			 "s:s}",
 			 "name", t->name, "snapshot_id", id, "image",
 			 t->shape.image, "vcpus", (json_int_t)t->shape.vcpus,
 			 "memory_mib", (json_int_t)t->shape.memory_mib,
 			 "disk_gib", (json_int_t)(t->shape.disk_bytes >> 30),
-			 "status", template_status_name(t), "automatic",
-			 t->automatic, "resident_bytes",
+			 "warm", t->warm, "status", template_status_name(t),
+			 "automatic", t->automatic, "resident_bytes",
 			 (json_int_t)template_resident_bytes(t), "created_at",
 			 created);
 }

@@ -9,6 +9,7 @@
 #include "args.h"
 #include "body.h"
 #include "id.h"
+#include "settings.h"
 #include "wire/guest.h"
 
 bool args_is_image_name(const char *s)
@@ -49,6 +50,18 @@ int args_get_env(json_t *object, const char *name, json_t **ret,
 	return 1;
 }
 
+int args_get_kept_env(json_t *object, const char *name, json_t **ret,
+		      struct fault *fault)
+{
+	int r = args_get_env(object, name, ret, fault);
+
+	if (r > 0 && !settings_is_env(*ret))
+		return fault_set(fault, 422, "invalid_field",
+				 "`%s` takes more than %u bytes", name,
+				 SANDBOX_ENV_BYTES);
+	return r;
+}
+
 static int get_resources(json_t *object, struct args_create *a,
 			 struct fault *fault)
 {
@@ -80,7 +93,7 @@ static int fill_create(struct args_create *a, struct fault *fault)
 		    0 ||
 	    body_bool(a->json, "wait_for_ready", &a->wait_for_ready, fault) <
 		    0 ||
-	    args_get_env(a->json, "env_vars", &a->env, fault) < 0 ||
+	    args_get_kept_env(a->json, "env_vars", &a->env, fault) < 0 ||
 	    get_resources(a->json, a, fault) < 0)
 		return -EINVAL;
 	if (a->name != NULL && !id_is_label(a->name))

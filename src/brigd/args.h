@@ -79,6 +79,11 @@ must_check int args_query_number(const char *text, const char *name,
 /* {name: value} below `name`: 1 and *ret, 0 if it is not given. */
 must_check int args_get_env(json_t *object, const char *name, json_t **ret,
 			    struct fault *fault);
+
+/* The same for an environment that a sandbox keeps; see settings.h. */
+must_check int args_get_kept_env(json_t *object, const char *name, json_t **ret,
+				 struct fault *fault);
+
 must_check bool args_is_image_name(const char *s);
 
 /* A path in the guest: not empty, less than PATH_MAX. */

@@ -157,7 +157,7 @@ static int fill(struct args_make *a, enum args_make_kind k, struct fault *f)
 	    get_text(a, k, "image", IMAGE_NAME_BYTES, &a->image, f) < 0 ||
 	    get_text(a, k, "template", NAME_BYTES, &a->template_name, f) < 0 ||
 	    get_text(a, k, "snapshot", BRIG_ID_BYTES, &a->snapshot, f) < 0 ||
-	    get_text(a, k, "warm", COMMAND_BYTES, &a->warm, f) < 0 ||
+	    get_text(a, k, "warm", WARM_COMMAND_BYTES, &a->warm, f) < 0 ||
 	    get_bool(a, k, "wait_for_ready", &a->wait_for_ready, f) < 0 ||
 	    get_bool(a, k, "quick", &a->quick, f) < 0 ||
 	    get_bool(a, k, "memory", &a->memory, f) < 0 ||
@@ -169,7 +169,7 @@ static int fill(struct args_make *a, enum args_make_kind k, struct fault *f)
 	    get_number(a, k, "count", count_range, &a->count, f) < 0 ||
 	    get_resources(a, k, f) < 0)
 		return -EINVAL;
-	if (has(k, "env") && args_get_env(a->json, "env", &a->env, f) < 0)
+	if (has(k, "env") && args_get_kept_env(a->json, "env", &a->env, f) < 0)
 		return -EINVAL;
 	if (a->image != NULL && !args_is_image_name(a->image))
 		return fault_set(f, 422, "invalid_field",

@@ -157,6 +157,10 @@
  * something of it; the rest it shares. */
 #define RESTORED_MIB 8u
 
+/* A sandbox's own environment, as JSON: it is kept for each sandbox and with
+ * each snapshot, and has to leave a run room in its frame. */
+#define SANDBOX_ENV_BYTES (32u << 10)
+
 /* History of status: one sample each SAMPLE_INTERVAL_S, for one hour. */
 #define SAMPLES_MAX 360u
 #define SAMPLE_INTERVAL_S 10u
@@ -191,6 +195,9 @@
  * part of all memory. */
 #define TEMPLATE_MEMORY_PART 4u
 #define TEMPLATES_AUTO_MAX 16u
+
+/* The command that warms one: it is kept with it. */
+#define WARM_COMMAND_BYTES (16u << 10)
 
 /* How long to wait before looking again whether nothing else starts; before
  * trying again what found no room; and what failed. */

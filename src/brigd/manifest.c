@@ -142,6 +142,9 @@ static const char *check_head(const struct manifest *m)
 
 	if (problem == NULL)
 		problem = check_shape(&m->snap.shape);
+	if (problem == NULL &&
+	    !settings_is_good(m->snap.settings, m->snap.shape.vcpus))
+		problem = "manifest: settings";
 	if (problem == NULL && m->hostname_hint[0] != '\0' &&
 	    !id_is_label(m->hostname_hint))
 		problem = "manifest: host name";
@@ -216,14 +219,15 @@ static json_t *to_json(const struct manifest *m)
 
 	return json_pack(
 		"{s:i, s:s, s:s, s:I, s:s, s:s, s:I, s:s, s:s, s:s, s:s, "
-		"s:o, s:o, s:o, s:o}",
+		"s:o, s:O*, s:o, s:o, s:o}",
 		"format", MANIFEST_FORMAT, "id", s->id, "name", s->name,
 		"tenant", (json_int_t)s->tenant, "kind", kinds[s->kind],
 		"consistency", s->quiesced ? "application" : "crash",
 		"created_ms", (json_int_t)s->created_ms, "parent", s->parent,
 		"source_id", s->source_id, "source_name", s->source_name,
 		"hostname", m->hostname_hint, "shape", shape_to_json(&s->shape),
-		"state", objects_to_json(m->objects, m->state_count), "memory",
+		"settings", s->settings, "state",
+		objects_to_json(m->objects, m->state_count), "memory",
 		objects_to_json(memory, m->memory_count), "layers",
 		objects_to_json(memory + m->memory_count, m->layer_count));
 }
@@ -362,6 +366,7 @@ static bool get_snap(json_t *from, struct snap *s)
 	s->tenant = (int64_t)tenant;
 	s->created_ms = (int64_t)created;
 	s->quiesced = strcmp(consistency, "application") == 0;
+	s->settings = json_incref(json_object_get(from, "settings"));
 	return true;
 }
 
@@ -468,9 +473,9 @@ int manifest_decode(const char *text, size_t n, const char *id,
 {
 	size_t body = check_trailer(text, n, ret_problem);
 
+	memset(ret, 0, sizeof(*ret));
 	if (body == 0)
 		return -EBADMSG;
-	memset(ret, 0, sizeof(*ret));
 	json_t *json = json_loadb(text, body, 0, NULL);
 	if (json == NULL)
 		return refuse(ret_problem, "manifest: not JSON");
@@ -478,5 +483,9 @@ int manifest_decode(const char *text, size_t n, const char *id,
 	json_decref(json);
 	if (r == 0 && !is_canonical(ret, text, n))
 		r = refuse(ret_problem, "manifest: something else in it");
+	if (r < 0) {
+		json_decref(ret->snap.settings);
+		ret->snap.settings = NULL;
+	}
 	return r;
 }

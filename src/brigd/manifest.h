@@ -21,8 +21,9 @@
 
 #define MANIFEST_FORMAT 1
 
-/* The text of one: each object takes about 160 bytes. */
-#define MANIFEST_TEXT_MAX (64u << 10)
+/* The text of one: each object takes about 160 bytes, a byte of a command up
+ * to six. */
+#define MANIFEST_TEXT_MAX (256u << 10)
 
 #define MANIFEST_OBJECTS_MAX (1 + SAVED_MEMORY_MAX + BRIG_LAYERS_MAX)
 
@@ -67,8 +68,9 @@ must_check bool manifest_is_head(const struct manifest *m);
 must_check int manifest_encode(const struct manifest *m, struct buf *ret);
 
 /* Reads a text of `n` hostile bytes into *ret, which is only valid when 0 is
- * returned. `id`: the snapshot that it must be of (the name of its file); NULL:
- * of any. -EBADMSG, -ENOTSUP (whole, but of another format) or -ENOMEM; then
+ * returned; snap.settings is the caller's reference then, and NULL otherwise.
+ * `id`: the snapshot that it must be of (the name of its file); NULL: of any.
+ * -EBADMSG, -ENOTSUP (whole, but of another format) or -ENOMEM; then
  * *ret_problem says what is wrong with it. */
 must_check int manifest_decode(const char *text, size_t n, const char *id,
 			       struct manifest *ret, const char **ret_problem);

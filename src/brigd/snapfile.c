@@ -449,6 +449,7 @@ static void transfer_free(struct transfer *t)
 	worker_free(t->worker);
 	for (unsigned int i = 0; i < MANIFEST_OBJECTS_MAX; i++)
 		saved_file_unref(t->held[i]);
+	json_decref(t->m.snap.settings);
 	free(t);
 }
 
@@ -526,6 +527,7 @@ static int describe(struct transfer *t, const struct entry *e)
 	struct manifest *m = &t->m;
 
 	m->snap = e->snap;
+	(void)json_incref(m->snap.settings);
 	memcpy(m->hostname_hint, e->hostname_hint, sizeof(m->hostname_hint));
 	m->state_count = e->state_count;
 	m->memory_count = e->memory_count;

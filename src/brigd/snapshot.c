@@ -104,6 +104,8 @@ static void deliver(struct snapshot *s, bool failed)
 {
 	saved_unref(s->draft.saved);
 	s->draft.saved = NULL;
+	json_decref(s->settings);
+	s->settings = NULL;
 	snapstore_sweep(s->app->snapstore);
 	s->on_done(s, failed ? &s->fault : NULL);
 }
@@ -188,8 +190,15 @@ int snapshot_start(struct snapshot *s, struct sandbox *sb,
 	s->pause = options->pause;
 	s->draft = (struct snap_draft){ .on_done = on_published };
 	describe(&s->draft.snap, sb, options);
+	s->settings = settings_new(sb->env, sb->cpus, options->warm);
+	if (s->settings == NULL)
+		return fault_set(fault, 500, "no_memory", "out of memory");
+	s->draft.snap.settings = s->settings;
 	memcpy(s->sandbox_id, sb->id, sizeof(s->sandbox_id));
 	s->save.on_done = on_saved;
 	s->save.on_released = on_released;
-	return save_start(&s->save, sb, &save, fault);
+	int r = save_start(&s->save, sb, &save, fault);
+	if (r < 0)
+		json_decref(s->settings);
+	return r;
 }

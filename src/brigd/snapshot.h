@@ -22,12 +22,14 @@ struct snapshot {
 	/* Private. */
 	struct app *app;
 	bool pause;
+	json_t *settings; /* owned; draft.snap borrows it */
 	struct fault fault;
 	char sandbox_id[BRIG_ID_BYTES];
 };
 
 struct snapshot_options {
 	const char *name; /* NULL: generate one */
+	const char *warm; /* of a template: what warmed it; or NULL */
 	enum snap_kind kind;
 	bool quick;
 	bool pause;

@@ -286,6 +286,7 @@ struct entry *store_add_entry(struct snapstore *st, const struct snap *like)
 	if (e == NULL)
 		return NULL;
 	e->snap = *like;
+	(void)json_incref(e->snap.settings);
 	if (e->snap.id[0] == '\0')
 		id_make(e->snap.id, "snap_");
 	e->snap.status = SNAP_CREATING;
@@ -299,6 +300,7 @@ void store_remove_entry(struct snapstore *st, struct entry *e)
 	for (unsigned int i = 0; i < entry_objects(e); i++)
 		e->objects[i]->names--;
 	saved_unref(e->loaded);
+	json_decref(e->snap.settings);
 	TAILQ_REMOVE(&st->entries, e, link);
 	st->entry_count--;
 	free(e->objects);
@@ -559,6 +561,7 @@ static void check_objects(struct entry *e)
 static void load_damaged(struct snapstore *st, struct entry *e, const char *id,
 			 const struct manifest *m)
 {
+	json_decref(e->snap.settings);
 	memset(&e->snap, 0, sizeof(e->snap));
 	(void)snprintf(e->snap.id, sizeof(e->snap.id), "%s", id);
 	(void)snprintf(e->snap.name, sizeof(e->snap.name), "%s", id);

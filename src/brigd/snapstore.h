@@ -39,6 +39,7 @@
 
 #include "cc.h"
 #include "saved.h"
+#include "settings.h"
 #include "worker.h"
 
 #define SNAP_ID_BYTES 32u /* "snap_" and 24 characters */
@@ -80,6 +81,7 @@ struct snap {
 	char source_id[BRIG_ID_BYTES]; /* "": none */
 	char source_name[NAME_BYTES];  /* as name, or "" */
 	struct shape shape;
+	json_t *settings;      /* NULL: none; a copy of the struct borrows it */
 	uint64_t own_bytes;    /* on disk, of objects no other snapshot names */
 	uint64_t shared_bytes; /* of the others */
 };

@@ -49,12 +49,17 @@ struct template_load {
 };
 
 static struct template *new_template(struct template_set *set, const char *name,
-				     const struct shape *shape)
+				     const struct shape *shape,
+				     const char *warm)
 {
 	struct template *t = calloc(1, sizeof(*t));
 
-	if (t == NULL)
+	if (t != NULL && warm != NULL)
+		t->warm = strdup(warm);
+	if (t == NULL || (warm != NULL && t->warm == NULL)) {
+		free(t);
 		return NULL;
+	}
 	t->set = set;
 	(void)snprintf(t->name, sizeof(t->name), "%s", name);
 	t->shape = *shape;
@@ -71,6 +76,7 @@ static void free_template(struct template *t)
 		t->load->t = NULL;
 	saved_unref(t->saved);
 	TAILQ_REMOVE(&t->set->list, t, link);
+	free(t->warm);
 	free(t);
 }
 
@@ -199,9 +205,13 @@ static void on_loaded(struct snap_load *l, int error, struct saved *saved)
 static void start_load(struct template *t)
 {
 	struct template_load *load = calloc(1, sizeof(*load));
+	struct fault fault;
 
-	if (load == NULL)
-		return; /* STORED: whoever needs it tries again */
+	if (load == NULL) { /* STORED: whoever needs it next tries again */
+		(void)fault_set(&fault, 500, "no_memory", "out of memory");
+		tell(t, &fault);
+		return;
+	}
 	load->t = t;
 	load->load.on_done = on_loaded;
 	t->load = load;
@@ -217,8 +227,11 @@ static void on_built(void *arg, const char *snapshot, const struct fault *fault)
 
 	t->build = NULL;
 	if (snapshot != NULL) {
-		(void)snprintf(t->snapshot, sizeof(t->snapshot), "%s",
-			       snapshot);
+		const struct snap *snap =
+			snapstore_find(t->set->app->snapstore, 0, snapshot);
+		ASSERT(snap != NULL); /* it was published just now */
+		memcpy(t->snapshot, snap->id, sizeof(t->snapshot));
+		t->created_ms = snap->created_ms;
 		t->status = TEMPLATE_STORED;
 		start_load(t);
 	} else if (t->automatic) {
@@ -229,11 +242,10 @@ static void on_built(void *arg, const char *snapshot, const struct fault *fault)
 	}
 }
 
-static int start_build(struct template *t, const char *warm,
-		       struct fault *fault)
+static int start_build(struct template *t, struct fault *fault)
 {
-	t->build = template_build_start(t->set->app, t->name, &t->shape, warm,
-					on_built, t, fault);
+	t->build = template_build_start(t->set->app, t->name, &t->shape,
+					t->warm, on_built, t, fault);
 	if (t->build == NULL)
 		return -EINVAL;
 	t->status = TEMPLATE_MAKING;
@@ -283,7 +295,7 @@ static void on_timer(struct loop_timer *timer)
 		look_later(set, TEMPLATE_LOOK_MS * NS_PER_MS);
 		return;
 	}
-	if (start_build(t, NULL, &fault) < 0) {
+	if (start_build(t, &fault) < 0) {
 		log_warn("template=%s cannot be made: %s; later", t->name,
 			 fault.text);
 		want_again(t, fault.status == 503 ? TEMPLATE_BUSY_S
@@ -376,7 +388,7 @@ static struct template *want(struct template_set *set,
 	if (count_automatic(set) >= TEMPLATES_AUTO_MAX)
 		forget_oldest(set);
 	name_automatic(shape, name);
-	struct template *t = new_template(set, name, shape);
+	struct template *t = new_template(set, name, shape, NULL);
 	if (t != NULL)
 		look_later(set, TEMPLATE_LOOK_MS * NS_PER_MS);
 	return t;
@@ -441,10 +453,10 @@ int template_make(struct template_set *set, const char *name,
 	if (fd < 0)
 		return fault_set(fault, 404, "image_not_found",
 				 "there is no image `%s`", shape->image);
-	struct template *t = new_template(set, name, &full);
+	struct template *t = new_template(set, name, &full, warm);
 	if (t == NULL)
 		return fault_set(fault, 500, "no_memory", "out of memory");
-	if (start_build(t, warm, fault) < 0) {
+	if (start_build(t, fault) < 0) {
 		free_template(t);
 		return -EINVAL;
 	}
@@ -477,7 +489,8 @@ static void add_stored(void *arg, const struct snap *snap)
 	if (snap->kind != SNAP_TEMPLATE ||
 	    template_find(set, snap->name) != NULL)
 		return;
-	struct template *t = new_template(set, snap->name, &snap->shape);
+	struct template *t = new_template(set, snap->name, &snap->shape,
+					  settings_warm(snap->settings));
 	if (t == NULL)
 		return;
 	memcpy(t->snapshot, snap->id, sizeof(t->snapshot));

@@ -46,6 +46,7 @@ struct template
 	struct shape shape;
 	enum template_status status;
 	bool automatic;
+	char *warm;          /* the command that warms it; NULL: none */
 	struct saved *saved; /* READY */
 	int64_t created_ms;
 	uint64_t used_ns;

@@ -76,6 +76,7 @@ static void save(struct template_build *b)
 {
 	struct snapshot_options options = {
 		.name = b->name,
+		.warm = b->warm,
 		.kind = SNAP_TEMPLATE,
 	};
 	struct fault fault;

@@ -30,6 +30,55 @@ def test_paths():
     assert documented() == served()
 
 
+def fields(schema):
+    """Names of the properties of an object in components/schemas."""
+    text = (TREE / "wire/api.yaml").read_text().split("\n  schemas:\n")[1]
+    block = re.search(rf"^    {schema}:\n((?: {{6}}.*\n|\n)+)", text, re.M)[1]
+    required = re.search(r"^      required: \[([^]]*)\]", block, re.M)[1]
+    names = re.findall(r"^        (\w+):", block.split("properties:\n", 1)[1],
+                       re.M)
+    return set(names), set(re.split(r",\s*", required))
+
+
+def check_fields(schema, reply, extra=()):
+    known, required = fields(schema)
+    assert required <= set(reply) <= known | set(extra), schema
+
+
+def test_objects(make_daemon):
+    """What comes has the fields that are documented, and no other."""
+    daemon = make_daemon("--pool", "0", "--no-templates")
+    box = daemon.post("/v1/sandboxes/create").json
+    check_fields("Sandbox", box)
+    path = f"/v2/sandboxes/{box['id']}"
+    own = daemon.get(path).json
+    check_fields("SandboxV2", own)
+    check_fields("Receipt", own["receipt"])
+    (row,) = daemon.get("/v1/sandboxes/list").json["data"]
+    check_fields("ListedSandbox", row)
+    snap = daemon.post(f"{path}/snapshots", {}).json
+    check_fields("Snapshot", snap)
+    check_fields("Snapshot", daemon.get(f"/v2/snapshots/{snap['id']}").json)
+    (row,) = daemon.get("/v1/snapshots/list").json["data"]
+    check_fields("ListedSnapshot", row)
+    v1 = daemon.post(f"/v1/sandboxes/{box['id']}/snapshot", {}).json
+    check_fields("SnapshotV1", v1)
+    reply = daemon.post(f"/v1/snapshots/{snap['id']}/restore", {"name": "a"})
+    check_fields("Sandbox", reply.json, ("storage_id", "storage_name"))
+    clones = daemon.post(f"{path}/clone", {}).json
+    check_fields("Sandboxes", clones)
+    check_fields("SandboxV2", clones["sandboxes"][0])
+    made = daemon.post("/v2/templates", {"name": "t", "warm": "true"}).json
+    check_fields("Template", made)
+    reply = daemon.delete(f"/v2/snapshots/{snap['id']}")
+    check_fields("DeletedSnapshot", reply.json)
+    reply = daemon.run(box["id"], command="true")
+    check_fields("RunSummary", reply.json, (
+        "stdout", "stderr", "stdout_encoding", "stderr_encoding"))
+    reply = daemon.execute(box["id"], "true")
+    check_fields("Execution", reply.json)
+
+
 def test_error_codes_are_few():
     """Statuses that api.md allows, and no other, are written in the code."""
     allowed = {400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 507}

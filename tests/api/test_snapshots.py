@@ -241,6 +241,48 @@ def test_snapshot_v1(daemon, sandbox):
     assert daemon.get("/v1/snapshots/list").json["data"] == []
 
 
+def test_environment_and_quota_go_with_the_snapshot(daemon):
+    """Also when brigd began anew, the source is gone, and elsewhere."""
+    reply = daemon.post("/v1/sandboxes/create", {
+        "env_vars": {"A": "1", "B": "2"}, "resources": {"cpus": 3}})
+    box = reply.json["id"]
+    snap = snapshot(daemon, box)["id"]
+    file = daemon.get(f"/v2/snapshots/{snap}/export").body
+    assert daemon.delete(f"/v1/sandboxes/{box}/delete").status == 200
+    assert daemon.stop() == 0
+    daemon.start()
+    reply = daemon.post("/v2/snapshots/import", file)
+    assert reply.status == 200, reply.body
+    for source in snap, reply.json["id"]:
+        back = restore(daemon, source, env={"B": "3", "C": "4"})["id"]
+        assert out(daemon, back, "echo $A $B $C") == "1 3 4\n"
+        assert daemon.host.vm(back).quota == 75
+        reply = daemon.post(f"/v1/snapshots/{source}/restore", {"name": "x"})
+        assert reply.json["cpu"] == 3
+        assert out(daemon, reply.json["id"], "echo $A $B $C") == "1 2\n"
+        reply = daemon.post(f"/v1/snapshots/{source}/restore",
+                            {"name": "x", "resources": {"cpus": 2}})
+        assert reply.json["cpu"] == 2
+    (twin,) = daemon.post(f"/v2/sandboxes/{back}/clone").json["sandboxes"]
+    assert out(daemon, twin["id"], "echo $A $B $C") == "1 3 4\n"
+    assert daemon.host.vm(twin["id"]).quota == 75
+
+
+def test_too_much_environment(daemon):
+    """Each fits alone; a sandbox keeps at most 32 KiB."""
+    half = {"A": "a" * (20 << 10)}
+    box = daemon.create(env_vars=half)
+    snap = snapshot(daemon, box)["id"]
+    reply = daemon.post("/v2/sandboxes", {"snapshot": snap, "env": {
+        "B": "b" * (20 << 10)}})
+    assert reply.status == 422 and reply.code == "invalid_field"
+    restore(daemon, snap, env={"A": "b" * (20 << 10)})
+    for path, field in (("/v1/sandboxes/create", "env_vars"),
+                        ("/v2/sandboxes", "env")):
+        reply = daemon.post(path, {field: {"A": "a" * (32 << 10)}})
+        assert reply.status == 422 and reply.code == "invalid_field"
+
+
 def test_clone_v1(daemon, sandbox):
     out(daemon, sandbox, "@poke 1 x")
     reply = daemon.post(f"/v1/sandboxes/{sandbox}/clone", {

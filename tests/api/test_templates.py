@@ -60,6 +60,7 @@ def test_default_template(auto):
     assert t["automatic"] and t["name"].startswith("auto-")
     assert (t["image"], t["vcpus"], t["memory_mib"], t["disk_gib"]) \
         == ("default", 1, 512, 10)
+    assert t["warm"] is None
     builder = auto.host.started[0]
     assert [(r.code, r.argv) for r in builder.runs] == [
         (True, [lang, ""]) for lang in ("python", "node", "bash")]
@@ -141,6 +142,7 @@ def test_named_template(daemon):
     t = reply.json
     assert t["name"] == "tools" and t["status"] == "ready"
     assert not t["automatic"] and t["snapshot_id"].startswith("snap_")
+    assert t["warm"] == "echo warm > made; echo x"
     assert daemon.get("/v2/templates/tools").json == t
     box = create(daemon, template="tools", env={"A": "b"})
     assert box["origin"] == "template" and box["template"] == "tools"
@@ -158,7 +160,8 @@ def test_named_template(daemon):
     assert len(many.json["sandboxes"]) == 4
     assert daemon.stop() == 0
     daemon.start()
-    assert daemon.get("/v2/templates/tools").json["status"] == "stored"
+    assert daemon.get("/v2/templates/tools").json == {
+        **t, "status": "stored", "resident_bytes": 0}
     box = create(daemon, template="tools")
     assert out(daemon, box["id"], "cat made") == "warm\n"
     assert daemon.delete("/v2/templates/tools").status == 200
@@ -193,6 +196,7 @@ def test_making_that_fails(daemon, how):
 
 
 @pytest.mark.parametrize("body", [
+    {"name": "a", "warm": "x" * (16 << 10)},
     {}, {"name": "auto-x"}, {"name": "A"}, {"name": "a", "warm": 1},
     {"name": "a", "x": 1}, {"name": "a", "memory_mib": 1}])
 def test_template_unprocessable(daemon, body):

@@ -444,7 +444,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(f.create_delay)
             wanted = json.loads(body)
             if wanted.get("warm") == "false":
-                raise Refused(422, "warm_up_failed", "it exited with 1")
+                raise Refused(422, "warm_failed", "it exited with 1")
             made = {"image": "default", "vcpus": 1, "memory_mib": 512,
                     "disk_gib": 10, "status": "ready",
                     "resident_bytes": 300 << 20, "created_at": CREATED,

@@ -30,6 +30,7 @@ static void check(const struct manifest *m, const char *text, size_t n)
 		ASSERT(manifest_is_id(m->objects[i].id, "obj_"));
 		ASSERT(manifest_is_size(m, i));
 	}
+	ASSERT(settings_is_good(m->snap.settings, s->vcpus));
 	ASSERT(manifest_encode(m, &again) == 0);
 	ASSERT(again.len == n && memcmp(again.data, text, n) == 0);
 	buf_free(&again);
@@ -59,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		else
 			ASSERT(r == -ENOTSUP || r == -EBADMSG);
 		ASSERT(r == 0 || problem != NULL);
+		json_decref(m.snap.settings);
 	}
 	buf_free(&text);
 	return 0;

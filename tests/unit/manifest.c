@@ -14,6 +14,7 @@
 
 #include "src/brigd/auth.h"
 #include "src/brigd/id.h"
+#include "src/brigd/limits.h"
 #include "src/brigd/manifest.h"
 
 #define TRAILER 65
@@ -67,6 +68,7 @@ static int decode(const char *text, size_t n, const char **ret_problem)
 	int r = manifest_decode(text, n, NULL, m, ret_problem);
 	if (r < 0)
 		assert_non_null(*ret_problem);
+	json_decref(m->snap.settings);
 	free(m);
 	return r;
 }
@@ -84,11 +86,19 @@ static void sign(char *text, size_t n)
 	}
 }
 
+static json_t *some_env(void)
+{
+	return json_pack("{s:s, s:s}", "A", "1", "B\xc3\xa9", "= \"x\"");
+}
+
 /* Replaces `old` (once there) by `new`, signs, and decodes. */
 static int with(const char *old, const char *new, const char **ret_problem)
 {
 	struct manifest *m = new_manifest(2, 2);
+	json_t *env = some_env();
+	json_t *settings = settings_new(env, 5, "warm it");
 	size_t n = 0;
+	m->snap.settings = settings;
 	char *text = text_of(m, &n);
 	char *at = strstr(text, old);
 	size_t tail;
@@ -102,6 +112,8 @@ static int with(const char *old, const char *new, const char **ret_problem)
 	n = n - strlen(old) + strlen(new);
 	sign(changed, n);
 	int r = decode(changed, n, ret_problem);
+	json_decref(settings);
+	json_decref(env);
 	free(changed);
 	free(text);
 	free(m);
@@ -128,13 +140,58 @@ static void test_round_trip(void **state)
 	free(m);
 }
 
+static void test_settings(void **state)
+{
+	struct manifest *m = new_manifest(1, 1);
+	struct manifest *back = malloc(sizeof(*back));
+	json_t *env = some_env();
+	const char *problem = NULL;
+	size_t n = 0;
+
+	(void)state;
+	assert_null(settings_new(NULL, 0, NULL));
+	assert_null(settings_env(NULL));
+	assert_null(settings_warm(NULL));
+	assert_int_equal(settings_cpus(NULL), 0);
+	m->snap.settings = settings_new(env, 5, "warm it");
+	char *text = text_of(m, &n);
+	assert_int_equal(manifest_decode(text, n, NULL, back, &problem), 0);
+	assert_true(json_equal(settings_env(back->snap.settings), env));
+	assert_int_equal(settings_cpus(back->snap.settings), 5);
+	assert_string_equal(settings_warm(back->snap.settings), "warm it");
+	json_decref(back->snap.settings);
+	json_decref(m->snap.settings);
+	json_decref(env);
+	free(text);
+	free(back);
+	free(m);
+}
+
+/* A text of `n` bytes that each take six in JSON. */
+static char *long_text(size_t n)
+{
+	char *text = calloc(1, n + 1);
+
+	memset(text, 1, n);
+	return text;
+}
+
 static void test_largest(void **state)
 {
 	struct manifest *m = new_manifest(SAVED_MEMORY_MAX, BRIG_LAYERS_MAX);
+	char *warm = long_text(WARM_COMMAND_BYTES - 1);
+	json_t *env = json_object();
 	const char *problem;
 	size_t n = 0;
 
 	(void)state;
+	for (unsigned int i = 0; i < BRIG_ENV_MAX; i++) {
+		char name[8];
+		(void)snprintf(name, sizeof(name), "%u", i);
+		json_object_set_new(env, name,
+				    json_string("01234567890123456"));
+	}
+	m->snap.settings = settings_new(env, 8, warm);
 	m->snap.shape.memory_mib = BRIG_MEMORY_MIB_MAX;
 	m->snap.shape.disk_bytes = BRIG_DISK_BYTES_MAX;
 	for (unsigned int i = 1; i < manifest_count(m); i++)
@@ -144,8 +201,31 @@ static void test_largest(void **state)
 					      : BRIG_DISK_BYTES_MAX;
 	char *text = text_of(m, &n);
 	assert_int_equal(decode(text, n, &problem), 0);
+	json_decref(m->snap.settings);
+	json_decref(env);
+	free(warm);
 	free(text);
 	free(m);
+}
+
+static void test_too_large_settings(void **state)
+{
+	char *warm = long_text(WARM_COMMAND_BYTES);
+	char *value = long_text(SANDBOX_ENV_BYTES / 6);
+	json_t *env = json_pack("{s:s}", "A", value);
+	json_t *all[] = { settings_new(NULL, 0, warm),
+			  settings_new(env, 0, NULL) };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		assert_false(settings_is_good(all[i], 1));
+		json_decref(all[i]);
+	}
+	json_object_set_new(env, "A", json_string(value + 2));
+	assert_true(settings_is_env(env));
+	json_decref(env);
+	free(value);
+	free(warm);
 }
 
 static void test_every_bit(void **state)
@@ -265,6 +345,17 @@ static void test_hostile_values(void **state)
 		{ "a5a5", "a5g5" },
 		{ "a5a5", "a5a5a5" },
 		{ "\"layers\": [", "\"layers\": {" },
+		{ "\"cpus\": 5", "\"cpus\": 0" },
+		{ "\"cpus\": 5", "\"cpus\": 9" },
+		{ "\"cpus\": 5", "\"cpus\": \"5\"" },
+		{ "\"cpus\": 5", "\"cpus\": 5,\n  \"disk\": 1" },
+		{ "\"A\": \"1\"", "\"A\": 1" },
+		{ "\"A\": \"1\"", "\"A=\": \"1\"" },
+		{ "\"A\": \"1\"", "\"\": \"1\"" },
+		{ "\"A\": \"1\"", "\"A\": \"\\u0000\"" },
+		{ "\"warm it\"", "\"\"" },
+		{ "\"warm it\"", "[]" },
+		{ "\"settings\": {", "\"settings\": [" },
 		{ "{\n", "[\n" },
 	};
 	const char *problem;
@@ -301,7 +392,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_largest),
+		cmocka_unit_test(test_too_large_settings),
 		cmocka_unit_test(test_every_bit),
 		cmocka_unit_test(test_every_length),
 		cmocka_unit_test(test_problems),

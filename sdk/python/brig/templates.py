@@ -16,7 +16,8 @@ __all__ = ["Template", "Templates"]
 class Template:
     """An image that was booted and warmed up, and is kept like that.
 
-    `resident_bytes` is the memory that it takes while nobody uses it.
+    `resident_bytes` is the memory that it takes while nobody uses it, `warm`
+    the command that warmed it; `automatic` ones brig made by itself.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Template:
     vcpus: Optional[int] = None
     memory_mib: Optional[int] = None
     disk_gib: Optional[float] = None
+    warm: Optional[str] = None
+    automatic: Optional[bool] = None
     resident_bytes: Optional[int] = None
     created_at: Optional[str] = None
 

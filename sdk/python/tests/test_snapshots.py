@@ -36,7 +36,9 @@ TEMPLATE = {
     "vcpus": 2,
     "memory_mib": 512,
     "disk_gib": 10,
+    "warm": "python3 -c 'import numpy'",
     "status": "ready",
+    "automatic": False,
     "resident_bytes": 1 << 28,
     "created_at": "2026-01-01T00:00:00.000Z",
 }
@@ -278,6 +280,7 @@ def test_templates(client, server):
         },
     )
     assert (made.status, made.resident_bytes) == ("ready", 1 << 28)
+    assert made.warm == "python3 -c 'import numpy'" and not made.automatic
     server.add_json({"templates": [TEMPLATE]})
     assert client.templates.list() == [made]
     server.add_json(TEMPLATE)
@@ -292,7 +295,7 @@ def test_templates(client, server):
 
 
 def test_a_template_whose_warm_up_fails(client, server):
-    server.add_error(422, "warm_up_failed")
+    server.add_error(422, "warm_failed")
     with pytest.raises(brig.UnprocessableError):
         client.templates.create("t", warm="false")
     assert asked(server)[2] == {"name": "t", "warm": "false"}
