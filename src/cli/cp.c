@@ -24,6 +24,8 @@ static const struct usage cp_usage = {
 	.examples = "  brig cp script.py sb_...:/srv/script.py\n"
 		    "  brig cp sb_...:/etc/os-release .\n"
 		    "  brig cp sb_...:out.tar - | tar x\n",
+	.least = 2,
+	.most = 2,
 };
 
 static bool is_standard(const char *path)
@@ -134,8 +136,6 @@ int cmd_cp(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 2)
-		return opt_wrong(&cp_usage, "a source and a target are needed");
 	if (ref_read_file(argv[at], &from) < 0)
 		return opt_wrong(&cp_usage, "'%s' is no ID:PATH", argv[at]);
 	if (ref_read_file(argv[at + 1], &to) < 0)

@@ -52,16 +52,13 @@ int cmd_create(int argc, char **argv)
 		  MAKING_COUNT_MAX },
 		{ "no-wait", 0, OPT_FLAG, NULL,
 		  "do not wait until it has booted", &m.no_wait, 0, 0 },
-		{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", &json,
-		  0, 0 },
+		OPT_JSON(&json),
 	};
 	int at = opt_parse(&create_usage, opts, ARRAY_LEN(opts), argc, argv);
 	int code;
 
 	if (at < 0)
 		code = opt_exit(at);
-	else if (at != argc)
-		code = opt_wrong(&create_usage, "'%s' is too much", argv[at]);
 	else
 		code = making_check(&create_usage, &m);
 	if (at >= 0 && code == CMD_OK)
@@ -79,6 +76,9 @@ static const struct usage restore_usage = {
 		 "prints its id.",
 	.examples = "  brig restore snap_...\n"
 		    "  brig restore snap_... --name second-try\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_restore(int argc, char **argv)
@@ -88,15 +88,12 @@ int cmd_restore(int argc, char **argv)
 	const struct opt opts[] = {
 		{ "name", 'n', OPT_TEXT, "NAME", "name (a generated one)",
 		  &m.name, 0, 0 },
-		{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", &json,
-		  0, 0 },
+		OPT_JSON(&json),
 	};
 	int at = opt_parse(&restore_usage, opts, ARRAY_LEN(opts), argc, argv);
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1 || !ref_is_id(argv[at]))
-		return opt_wrong(&restore_usage, "one snapshot is needed");
 	m.snapshot = argv[at];
 	return create(&m, json);
 }
@@ -130,6 +127,9 @@ static const struct usage clone_usage = {
 	.examples = "  brig clone sb_...\n"
 		    "  for id in $(brig clone sb_... -n 10); do brig exec $id "
 		    "hostname; done\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_clone(int argc, char **argv)
@@ -139,14 +139,11 @@ int cmd_clone(int argc, char **argv)
 	const struct opt opts[] = {
 		{ "count", 'n', OPT_NUMBER, "N", "make N copies (1)", &count, 1,
 		  MAKING_COUNT_MAX },
-		{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", &json,
-		  0, 0 },
+		OPT_JSON(&json),
 	};
 	int at = opt_parse(&clone_usage, opts, ARRAY_LEN(opts), argc, argv);
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1 || !ref_is_id(argv[at]))
-		return opt_wrong(&clone_usage, "one id is needed");
 	return make_clones(argv[at], count, json);
 }

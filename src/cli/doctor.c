@@ -289,8 +289,6 @@ int cmd_doctor(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (at != argc)
-		return opt_wrong(&doctor_usage, "'%s' is too much", argv[at]);
 	if (gather(&f) < 0) {
 		complain("out of memory");
 		return CMD_FAILED;

@@ -32,6 +32,7 @@ static const struct usage help_usage = {
 	.about = "Lists the commands, or explains one.",
 	.examples = "  brig help run\n"
 		    "  brig help snapshot create\n",
+	.most = 2,
 };
 
 static int explain(char **words, int count)
@@ -79,8 +80,6 @@ int cmd_version(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (at != argc)
-		return opt_wrong(&version_usage, "'%s' is too much", argv[at]);
 	(void)printf("brig %s\n", BRIG_VERSION);
 	return CMD_OK;
 }
@@ -93,6 +92,8 @@ static const struct usage completion_usage = {
 	.about = "Prints a script that lets the shell complete commands, "
 		 "options and ids.",
 	.examples = "  source <(brig completion bash)\n",
+	.least = 1,
+	.most = 1,
 };
 
 int cmd_completion(int argc, char **argv)
@@ -101,7 +102,7 @@ int cmd_completion(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1 || strcmp(argv[at], "bash") != 0)
+	if (strcmp(argv[at], "bash") != 0)
 		return opt_wrong(&completion_usage, "only bash is known");
 	(void)fputs(brig_bash, stdout);
 	return CMD_OK;

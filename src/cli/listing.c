@@ -145,8 +145,6 @@ int listing_ls(const struct listing *l, const struct usage *u, const char *path,
 
 	if (at < 0)
 		return opt_exit(at);
-	if (at != argc)
-		return opt_wrong(u, "'%s' is too much", argv[at]);
 	int code = sandbox_open_api(&a);
 	return code != CMD_OK ? code : listing_show(&a, l, path, quiet, json);
 }
@@ -210,12 +208,6 @@ int listing_rm(const struct listing *l, const struct usage *u, int argc,
 
 	if (at < 0)
 		return opt_exit(at);
-	if (at == argc)
-		return opt_wrong(u, "which?");
-	for (int i = at; i < argc; i++) {
-		if (!ref_is_id(argv[i]))
-			return opt_wrong(u, "'%s' is not an id", argv[i]);
-	}
 	int code = sandbox_open_api(&a);
 	return code != CMD_OK ? code : listing_delete(&a, l, argv + at, json);
 }

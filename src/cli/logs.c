@@ -105,6 +105,8 @@ static const struct usage logs_usage = {
 	.examples = "  brig logs --since 10m\n"
 		    "  brig logs --json sb_... | jq -r '.[].stderr'\n"
 		    "  brig logs --console sb_...\n",
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_logs(int argc, char **argv)
@@ -129,11 +131,7 @@ int cmd_logs(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at > 1)
-		return opt_wrong(&logs_usage, "one id at most");
 	const char *id = at < argc ? argv[at] : NULL;
-	if (id != NULL && !ref_is_id(id))
-		return opt_wrong(&logs_usage, "'%s' is not an id", id);
 	if (console && id == NULL)
 		return opt_wrong(&logs_usage, "--console wants an id");
 	if (console && json)

@@ -14,56 +14,35 @@
 /* POST .../ID/WHAT; prints the id, or what the sandbox is now. */
 static int move(const char *id, const char *what, const json_t *body, bool json)
 {
-	struct api a cleanup_api = { .multi = NULL };
 	char path[PATH_BYTES];
 	char label[PATH_BYTES];
-	json_t *reply = NULL;
 	const struct request rq = { .method = "POST",
 				    .path = path,
 				    .body = body,
 				    .what = label,
 				    .label = label,
 				    .timeout_s = MOVE_TIMEOUT_S };
-	int code = sandbox_open_api(&a);
 
 	(void)snprintf(path, sizeof(path), "/v2/sandboxes/%s/%s", id, what);
 	(void)snprintf(label, sizeof(label), "%s of %s", what, id);
-	if (code == CMD_OK)
-		code = sandbox_ask(&a, &rq, &reply);
-	if (code == CMD_OK)
-		code = sandbox_print(reply, "id", json);
-	json_decref(reply);
-	return code;
+	return sandbox_do(&rq, "id", json);
 }
 
-/* Reads options and `count` ids behind them; the index of the first, or the
- * exit code as ~code. */
-static int read_ids(const struct usage *u, int count, int argc, char **argv,
-		    bool *ret_json)
+/* The command `u`: `brig WHAT ID`, with a snapshot behind it or not. */
+static int move_command(const struct usage *u, int argc, char **argv)
 {
-	const struct opt opts[] = {
-		{ "json", 0, OPT_FLAG, NULL, "print what it is now as JSON",
-		  ret_json, 0, 0 },
-	};
+	bool json = false;
+	const struct opt opts[] = { OPT_JSON(&json) };
 	int at = opt_parse(u, opts, ARRAY_LEN(opts), argc, argv);
 
 	if (at < 0)
-		return ~opt_exit(at);
-	if (argc - at != count)
-		return ~opt_wrong(u, "%s needed", u->operands);
-	for (int i = at; i < argc; i++) {
-		if (!ref_is_id(argv[i]))
-			return ~opt_wrong(u, "'%s' is not an id", argv[i]);
-	}
-	return at;
-}
-
-static int move_one(const struct usage *u, int argc, char **argv)
-{
-	bool json = false;
-	int at = read_ids(u, 1, argc, argv, &json);
-
-	return at < 0 ? ~at : move(argv[at], u->name, NULL, json);
+		return opt_exit(at);
+	json_t *body = NULL;
+	if (u->most > 1)
+		body = json_pack("{s:s}", "snapshot", argv[at + 1]);
+	int code = move(argv[at], u->name, body, json);
+	json_decref(body);
+	return code;
 }
 
 /* --- the commands ------------------------------------------------------------- */
@@ -74,11 +53,14 @@ static const struct usage pause_usage = {
 	.about = "Stops the sandbox ID and keeps its memory on disk. It keeps "
 		 "its id.",
 	.examples = "  brig pause sb_...\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_pause(int argc, char **argv)
 {
-	return move_one(&pause_usage, argc, argv);
+	return move_command(&pause_usage, argc, argv);
 }
 
 static const struct usage resume_usage = {
@@ -86,11 +68,14 @@ static const struct usage resume_usage = {
 	.operands = "ID",
 	.about = "Lets the paused sandbox ID go on where it was.",
 	.examples = "  brig resume sb_...\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_resume(int argc, char **argv)
 {
-	return move_one(&resume_usage, argc, argv);
+	return move_command(&resume_usage, argc, argv);
 }
 
 static const struct usage reset_usage = {
@@ -99,11 +84,14 @@ static const struct usage reset_usage = {
 	.about = "Puts the sandbox ID back to what it was made from. It keeps "
 		 "its id; what ran and was written in it is gone.",
 	.examples = "  brig reset sb_...\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_reset(int argc, char **argv)
 {
-	return move_one(&reset_usage, argc, argv);
+	return move_command(&reset_usage, argc, argv);
 }
 
 static const struct usage rollback_usage = {
@@ -114,17 +102,12 @@ static const struct usage rollback_usage = {
 	.examples = "  snap=$(brig snapshot create sb_...)\n"
 		    "  brig exec sb_... rm -rf /srv\n"
 		    "  brig rollback sb_... $snap\n",
+	.least = 2,
+	.most = 2,
+	.ids = true,
 };
 
 int cmd_rollback(int argc, char **argv)
 {
-	bool json = false;
-	int at = read_ids(&rollback_usage, 2, argc, argv, &json);
-
-	if (at < 0)
-		return ~at;
-	json_t *body = json_pack("{s:s}", "snapshot", argv[at + 1]);
-	int code = move(argv[at], "rollback", body, json);
-	json_decref(body);
-	return code;
+	return move_command(&rollback_usage, argc, argv);
 }

@@ -12,6 +12,7 @@
 #include "cmd.h"
 #include "num.h"
 #include "opt.h"
+#include "ref.h"
 #include "term.h"
 #include "wire/limits.h"
 
@@ -255,6 +256,28 @@ static int wrong_value(const struct usage *u, const struct opt *o)
 	return OPT_WRONG;
 }
 
+static int check_operands(const struct usage *u, int count, char **operands)
+{
+	if (u->passes_on)
+		return 0;
+	if (count < u->least) {
+		(void)opt_wrong(u, "%s needed", u->operands);
+		return OPT_WRONG;
+	}
+	if (count > u->most) {
+		(void)opt_wrong(u, "'%s' is too much", operands[u->most]);
+		return OPT_WRONG;
+	}
+	for (int i = 0; u->ids && i < count; i++) {
+		if (!ref_is_id(operands[i])) {
+			(void)opt_wrong(u, "'%s' is no id and no name",
+					operands[i]);
+			return OPT_WRONG;
+		}
+	}
+	return 0;
+}
+
 int opt_parse(const struct usage *u, const struct opt *opts, size_t n, int argc,
 	      char **argv)
 {
@@ -284,7 +307,8 @@ int opt_parse(const struct usage *u, const struct opt *opts, size_t n, int argc,
 		if (take_value(&opts[i], optarg) < 0)
 			return wrong_value(u, &opts[i]);
 	}
-	return optind;
+	int r = check_operands(u, argc - optind, argv + optind);
+	return r < 0 ? r : optind;
 }
 
 int opt_exit(int result)

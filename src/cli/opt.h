@@ -7,6 +7,7 @@
 #ifndef BRIG_CLI_OPT_H
 #define BRIG_CLI_OPT_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +17,15 @@
 struct cmd;
 
 #define OPT_TABLE_MAX 16
+
+/* As many operands as there are. */
+#define OPT_ANY INT_MAX
+
+/* The row that all commands have which print what brigd says. */
+/* clang-format off */
+#define OPT_JSON(to)                                                   \
+	{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", (to), 0, 0 }
+/* clang-format on */
 
 enum opt_kind {
 	OPT_FLAG,     /* bool */
@@ -43,7 +53,11 @@ struct usage {
 	const char *about;       /* a paragraph, in one line */
 	const char *examples;    /* lines, each with its newline */
 	const struct cmd *words; /* --help lists them; NULL: none */
-	bool passes_on; /* what follows the first operand is not for us */
+	int least;               /* operands */
+	int most;
+	bool ids;       /* each operand is an id, or a name like one */
+	bool passes_on; /* what follows the first operand is not for us: least,
+	                   most and ids do not count */
 };
 
 enum opt_result {
@@ -52,7 +66,7 @@ enum opt_result {
 };
 
 /* Returns the index of the first operand, or enum opt_result. Operands are
- * moved to the end of argv. */
+ * moved to the end of argv; there are as many as `u` says. */
 must_check int opt_parse(const struct usage *u, const struct opt *opts,
 			 size_t n, int argc, char **argv);
 

@@ -90,8 +90,6 @@ int cmd_ps(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (at != argc)
-		return opt_wrong(&ps_usage, "'%s' is too much", argv[at]);
 	json_t *all = json_array();
 	int code = fetch_all(all);
 	if (code == CMD_OK)
@@ -108,6 +106,9 @@ static const struct usage status_usage = {
 	.about = "Shows all that is known of one sandbox, as JSON.",
 	.examples = "  brig status sb_...\n"
 		    "  brig status sb_... | jq -r .reason\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 int cmd_status(int argc, char **argv)
@@ -119,8 +120,6 @@ int cmd_status(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1 || !ref_is_id(argv[at]))
-		return opt_wrong(&status_usage, "one id is needed");
 	(void)snprintf(path, sizeof(path), "/v2/sandboxes/%s", argv[at]);
 	int code = sandbox_open_api(&a);
 	if (code == CMD_OK)
@@ -181,6 +180,8 @@ static const struct usage rm_usage = {
 		 "their ids.",
 	.examples = "  brig rm sb_...\n"
 		    "  brig rm --all\n",
+	.most = OPT_ANY,
+	.ids = true,
 };
 
 int cmd_rm(int argc, char **argv)
@@ -197,11 +198,6 @@ int cmd_rm(int argc, char **argv)
 		return opt_exit(at);
 	if (all == (at < argc))
 		return opt_wrong(&rm_usage, "either ids or --all");
-	for (int i = at; i < argc; i++) {
-		if (!ref_is_id(argv[i]))
-			return opt_wrong(&rm_usage, "'%s' is not an id",
-					 argv[i]);
-	}
 	int code = sandbox_open_api(&a);
 	if (code != CMD_OK)
 		return code;

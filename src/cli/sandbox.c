@@ -61,6 +61,20 @@ int sandbox_ask(struct api *a, const struct request *rq, json_t **ret)
 	return code;
 }
 
+int sandbox_do(const struct request *rq, const char *key, bool json)
+{
+	struct api a cleanup_api = { .multi = NULL };
+	json_t *reply = NULL;
+	int code = sandbox_open_api(&a);
+
+	if (code == CMD_OK)
+		code = sandbox_ask(&a, rq, &reply);
+	if (code == CMD_OK)
+		code = sandbox_print(reply, key, json);
+	json_decref(reply);
+	return code;
+}
+
 int sandbox_fetch(struct api *a, const char *method, const char *path,
 		  const char *what, json_t **ret)
 {

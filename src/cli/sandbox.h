@@ -34,6 +34,10 @@ struct request {
 must_check int sandbox_ask(struct api *a, const struct request *rq,
 			   json_t **ret);
 
+/* The whole of a command that asks once: opens the API, asks, and prints the
+ * reply as sandbox_print() does. */
+must_check int sandbox_do(const struct request *rq, const char *key, bool json);
+
 /* GET or DELETE `path`, reply in JSON: CMD_OK and a new reference. `what` is
  * for messages. */
 must_check int sandbox_fetch(struct api *a, const char *method,

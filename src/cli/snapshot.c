@@ -42,10 +42,8 @@ static const struct listing snapshots = {
 
 static int create(const char *id, const json_t *body, bool json)
 {
-	struct api a cleanup_api = { .multi = NULL };
 	char path[PATH_BYTES];
 	char what[PATH_BYTES];
-	json_t *reply = NULL;
 	/* memory is written to a disk: as long as that takes */
 	const struct request rq = {
 		.method = "POST",
@@ -55,16 +53,10 @@ static int create(const char *id, const json_t *body, bool json)
 		.label = what,
 		.left = "a snapshot may be left: see `brig snapshot ls`",
 	};
-	int code = sandbox_open_api(&a);
 
 	(void)snprintf(path, sizeof(path), "/v2/sandboxes/%s/snapshots", id);
 	(void)snprintf(what, sizeof(what), "snapshot of %s", id);
-	if (code == CMD_OK)
-		code = sandbox_ask(&a, &rq, &reply);
-	if (code == CMD_OK)
-		code = sandbox_print(reply, "id", json);
-	json_decref(reply);
-	return code;
+	return sandbox_do(&rq, "id", json);
 }
 
 static const struct usage create_usage = {
@@ -75,6 +67,9 @@ static const struct usage create_usage = {
 		 "millisecond.",
 	.examples = "  snap=$(brig snapshot create sb_...)\n"
 		    "  brig snapshot create sb_... --name before-upgrade\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 static int snapshot_create(int argc, char **argv)
@@ -92,15 +87,12 @@ static int snapshot_create(int argc, char **argv)
 		{ "disk-only", 0, OPT_FLAG, NULL,
 		  "leave out its memory: what is made from it boots",
 		  &disk_only, 0, 0 },
-		{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", &json,
-		  0, 0 },
+		OPT_JSON(&json),
 	};
 	int at = opt_parse(&create_usage, opts, ARRAY_LEN(opts), argc, argv);
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1 || !ref_is_id(argv[at]))
-		return opt_wrong(&create_usage, "one id is needed");
 	json_t *body = json_pack("{s:s*, s:b, s:b}", "name", name, "quick",
 				 quick, "memory", !disk_only);
 	int code = CMD_FAILED;
@@ -134,6 +126,9 @@ static const struct usage rm_usage = {
 	.about = "Deletes snapshots and prints their ids. What was made from "
 		 "them stays.",
 	.examples = "  brig snapshot rm snap_...\n",
+	.least = 1,
+	.most = OPT_ANY,
+	.ids = true,
 };
 
 static int snapshot_rm(int argc, char **argv)
@@ -190,6 +185,8 @@ static const struct usage export_usage = {
 	.examples = "  brig snapshot export snap_... trained.snap\n"
 		    "  brig snapshot export snap_... - | ssh host brig "
 		    "snapshot import -\n",
+	.least = 2,
+	.most = 2,
 };
 
 static int snapshot_export(int argc, char **argv)
@@ -203,9 +200,8 @@ static int snapshot_export(int argc, char **argv)
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 2 || !ref_is_id(argv[at]))
-		return opt_wrong(&export_usage,
-				 "a snapshot and a file are needed");
+	if (!ref_is_id(argv[at]))
+		return opt_wrong(&export_usage, "'%s' is no id", argv[at]);
 	if (json && strcmp(argv[at + 1], "-") == 0)
 		return opt_wrong(&export_usage,
 				 "--json has no place beside the bytes");
@@ -256,21 +252,20 @@ static const struct usage import_usage = {
 		 "with - from standard input, and prints the id of the "
 		 "snapshot. It appears when all of it was verified.",
 	.examples = "  brig snapshot import trained.snap\n",
+	.least = 1,
+	.most = 1,
 };
 
 static int snapshot_import(int argc, char **argv)
 {
 	bool json = false;
 	const struct opt opts[] = {
-		{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", &json,
-		  0, 0 },
+		OPT_JSON(&json),
 	};
 	int at = opt_parse(&import_usage, opts, ARRAY_LEN(opts), argc, argv);
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1)
-		return opt_wrong(&import_usage, "one file is needed");
 	int fd cleanup_fd = strcmp(argv[at], "-") == 0
 				    ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
 				    : open(argv[at], O_RDONLY | O_CLOEXEC);

@@ -57,8 +57,6 @@ static json_t *pack_wanted(const struct wanted *w)
 
 static int create(const json_t *body, bool json)
 {
-	struct api a cleanup_api = { .multi = NULL };
-	json_t *reply = NULL;
 	/* a warm-up takes as long as it takes */
 	const struct request rq = {
 		.method = "POST",
@@ -68,14 +66,8 @@ static int create(const json_t *body, bool json)
 		.label = "making template",
 		.left = "a template may be left: see `brig template ls`",
 	};
-	int code = sandbox_open_api(&a);
 
-	if (code == CMD_OK)
-		code = sandbox_ask(&a, &rq, &reply);
-	if (code == CMD_OK)
-		code = sandbox_print(reply, "name", json);
-	json_decref(reply);
-	return code;
+	return sandbox_do(&rq, "name", json);
 }
 
 static const struct usage create_usage = {
@@ -86,6 +78,9 @@ static const struct usage create_usage = {
 		 "created from it.",
 	.examples = "  brig template create numpy --warm 'pip install numpy'\n"
 		    "  brig create --template numpy\n",
+	.least = 1,
+	.most = 1,
+	.ids = true,
 };
 
 static int template_create(int argc, char **argv)
@@ -103,16 +98,12 @@ static int template_create(int argc, char **argv)
 		  &w.disk_gib, MAKING_DISK_MIN, MAKING_DISK_MAX },
 		{ "warm", 0, OPT_TEXT, "COMMAND",
 		  "shell line to run before it is kept", &w.warm, 0, 0 },
-		{ "json", 0, OPT_FLAG, NULL, "print the reply as JSON", &json,
-		  0, 0 },
+		OPT_JSON(&json),
 	};
 	int at = opt_parse(&create_usage, opts, ARRAY_LEN(opts), argc, argv);
 
 	if (at < 0)
 		return opt_exit(at);
-	if (argc - at != 1 || !ref_is_id(argv[at]))
-		return opt_wrong(&create_usage, "one name is needed, of "
-						"letters, digits, - and _");
 	w.name = argv[at];
 	json_t *body = pack_wanted(&w);
 	int code = CMD_FAILED;
@@ -145,6 +136,9 @@ static const struct usage rm_usage = {
 	.about = "Deletes templates and prints their names. Sandboxes that "
 		 "were made from them stay.",
 	.examples = "  brig template rm numpy\n",
+	.least = 1,
+	.most = OPT_ANY,
+	.ids = true,
 };
 
 static int template_rm(int argc, char **argv)
