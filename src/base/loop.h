@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 
 #include "cc.h"
+#include "clock.h"
 
 struct loop_fd {
 	int fd; /* borrowed; -1 while not in a loop */
@@ -62,7 +63,6 @@ void loop_stop(struct loop *l);
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 
-#define NS_PER_S 1000000000ull
 #define NS_PER_MS 1000000ull
 
 #endif

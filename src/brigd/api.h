@@ -102,6 +102,21 @@ struct sandbox *api_sandbox_of(struct request *rq);
 void api_reply_sandbox_fault(struct request *rq, const struct fault *fault,
 			     const struct sandbox *sb);
 
+/* Part 1's lists: `page` and `page_size` of the query. */
+struct api_page {
+	uint32_t number; /* from 1 */
+	uint32_t size;
+	uint64_t total; /* items that api_page_add() saw */
+	json_t *data;   /* those of this page */
+};
+
+/* 0, or -EINVAL after answering. */
+must_check int api_page_begin(struct request *rq, struct api_page *ret);
+
+/* Counts one more item; true if it is to be appended to `data`. */
+must_check bool api_page_takes(struct api_page *p);
+void api_page_reply(struct request *rq, struct api_page *p);
+
 static inline struct app *api_app(const struct request *rq)
 {
 	return http_app(rq->http);

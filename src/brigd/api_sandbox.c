@@ -59,6 +59,42 @@ json_t *api_sandbox_json_v1(const struct sandbox *sb, const char *storage)
 			 sb->shape.image, "reason", reason_of(sb));
 }
 
+/* --- Pages ------------------------------------------------------------------------------------- */
+
+int api_page_begin(struct request *rq, struct api_page *ret)
+{
+	struct fault fault;
+
+	*ret = (struct api_page){ .number = 1 };
+	if (args_query_number(http_query(rq, "page"), "page", PAGE_NUMBER_MAX,
+			      1, &ret->number, &fault) < 0 ||
+	    args_query_number(http_query(rq, "page_size"), "page_size",
+			      PAGE_SIZE_MAX, PAGE_SIZE_DEFAULT, &ret->size,
+			      &fault) < 0) {
+		http_reply_fault(rq, &fault, NULL);
+		return -EINVAL;
+	}
+	ASSERT(ret->number > 0 && ret->size > 0);
+	ret->data = json_array();
+	return 0;
+}
+
+bool api_page_takes(struct api_page *p)
+{
+	return p->total++ / p->size == p->number - 1;
+}
+
+void api_page_reply(struct request *rq, struct api_page *p)
+{
+	http_reply_json(
+		rq,
+		json_pack("{s:o, s:{s:I, s:I, s:I, s:I}}", "data", p->data,
+			  "pagination", "page", (json_int_t)p->number,
+			  "page_size", (json_int_t)p->size, "total_items",
+			  (json_int_t)p->total, "total_pages",
+			  (json_int_t)((p->total + p->size - 1) / p->size)));
+}
+
 /* --- List and get ------------------------------------------------------------------------------ */
 
 static bool is_visible(const struct sandbox *sb, const struct request *rq)
@@ -70,37 +106,17 @@ void api_list(struct request *rq)
 {
 	struct sandbox_set *set = api_app(rq)->sandboxes;
 	struct sandbox *sb;
-	struct fault fault;
-	uint32_t page = 0;
-	uint32_t size = 0;
-	uint64_t total = 0;
-	json_t *data;
+	struct api_page page;
 
-	if (args_query_number(http_query(rq, "page"), "page", 1000000, 1, &page,
-			      &fault) < 0 ||
-	    args_query_number(http_query(rq, "page_size"), "page_size",
-			      PAGE_SIZE_MAX, PAGE_SIZE_DEFAULT, &size,
-			      &fault) < 0) {
-		http_reply_fault(rq, &fault, NULL);
+	if (api_page_begin(rq, &page) < 0)
 		return;
-	}
-	ASSERT(page > 0 && size > 0);
-	uint64_t first = (uint64_t)(page - 1) * size;
-	data = json_array();
 	TAILQ_FOREACH_REVERSE(sb, &set->list, sandbox_list, link) {
-		if (!is_visible(sb, rq))
-			continue;
-		if (total >= first && total < first + size)
+		if (is_visible(sb, rq) && api_page_takes(&page))
 			(void)json_array_append_new(
-				data, api_sandbox_json_v1(sb, "disk_size"));
-		total++;
+				page.data,
+				api_sandbox_json_v1(sb, "disk_size"));
 	}
-	http_reply_json(rq,
-			json_pack("{s:o, s:{s:I, s:I, s:I, s:I}}", "data", data,
-				  "pagination", "page", (json_int_t)page,
-				  "page_size", (json_int_t)size, "total_items",
-				  (json_int_t)total, "total_pages",
-				  (json_int_t)((total + size - 1) / size)));
+	api_page_reply(rq, &page);
 }
 
 struct inspection {

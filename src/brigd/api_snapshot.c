@@ -172,14 +172,6 @@ void api_snapshot(struct request *rq)
 
 /* --- Lists -------------------------------------------------------------------------------- */
 
-struct listing {
-	struct snapstore *store;
-	json_t *data;
-	uint64_t first;
-	uint64_t size;
-	uint64_t total;
-};
-
 static json_t *size_text(const struct snap *s)
 {
 	char text[32];
@@ -191,51 +183,29 @@ static json_t *size_text(const struct snap *s)
 
 static void add_v1(void *arg, const struct snap *s)
 {
-	struct listing *l = arg;
+	struct api_page *page = arg;
 
-	if (!is_listed(s))
+	if (!is_listed(s) || !api_page_takes(page))
 		return;
-	if (l->total >= l->first && l->total < l->first + l->size) {
-		json_t *parents = json_array();
-		if (s->parent[0] != '\0')
-			(void)json_array_append_new(parents,
-						    json_string(s->parent));
-		(void)json_array_append_new(
-			l->data,
-			json_pack("{s:s, s:o, s:s, s:s, s:o, s:o}", "id", s->id,
-				  "created_at", created_at(s), "name", s->name,
-				  "status", status_names[s->status],
-				  "depends_on", parents, "size", size_text(s)));
-	}
-	l->total++;
+	json_t *parents = json_array();
+	if (s->parent[0] != '\0')
+		(void)json_array_append_new(parents, json_string(s->parent));
+	(void)json_array_append_new(
+		page->data,
+		json_pack("{s:s, s:o, s:s, s:s, s:o, s:o}", "id", s->id,
+			  "created_at", created_at(s), "name", s->name,
+			  "status", status_names[s->status], "depends_on",
+			  parents, "size", size_text(s)));
 }
 
 void api_snapshot_list_v1(struct request *rq)
 {
-	struct listing l = { .store = api_app(rq)->snapstore };
-	struct fault fault;
-	uint32_t page = 0;
-	uint32_t size = 0;
+	struct api_page page;
 
-	if (args_query_number(http_query(rq, "page"), "page", 1000000, 1, &page,
-			      &fault) < 0 ||
-	    args_query_number(http_query(rq, "page_size"), "page_size",
-			      PAGE_SIZE_MAX, PAGE_SIZE_DEFAULT, &size,
-			      &fault) < 0) {
-		http_reply_fault(rq, &fault, NULL);
+	if (api_page_begin(rq, &page) < 0)
 		return;
-	}
-	ASSERT(page > 0 && size > 0);
-	l.data = json_array();
-	l.first = (uint64_t)(page - 1) * size;
-	l.size = size;
-	snapstore_each(l.store, rq->tenant, add_v1, &l);
-	http_reply_json(
-		rq, json_pack("{s:o, s:{s:I, s:I, s:I, s:I}}", "data", l.data,
-			      "pagination", "page", (json_int_t)page,
-			      "page_size", (json_int_t)size, "total_items",
-			      (json_int_t)l.total, "total_pages",
-			      (json_int_t)((l.total + size - 1) / size)));
+	snapstore_each(api_app(rq)->snapstore, rq->tenant, add_v1, &page);
+	api_page_reply(rq, &page);
 }
 
 static void add_v2(void *arg, const struct snap *s)

@@ -77,15 +77,6 @@ int exec_add_v1_end(struct buf *to, const struct run *run)
 	return r < 0 ? r : buf_add_str(to, "\"}\n");
 }
 
-static const char *status_of(const struct run *run)
-{
-	if (run->reason == RUN_TIMEOUT)
-		return "timeout";
-	if (run->reason == RUN_LOST || run->reason == RUN_REFUSED)
-		return "error";
-	return "completed";
-}
-
 static int add_v1_stream(struct buf *to, const struct run *run,
 			 enum run_stream which)
 {
@@ -116,7 +107,7 @@ int exec_add_v1_result(struct buf *to, const struct run *run)
 			 "\"reason\":\"%s\"",
 			 run->id, created, completed,
 			 (unsigned long long)(run->wall_ns / NS_PER_MS),
-			 run_exit_code(run), status_of(run),
+			 run_exit_code(run), run_v1_status(run),
 			 run_reason_name(run->reason));
 	if (r == 0)
 		r = add_v1_stream(to, run, RUN_STDOUT);

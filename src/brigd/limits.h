@@ -234,6 +234,8 @@
 
 /* --- Store ----------------------------------------------------------------- */
 
+/* Lists of part 1. More pages than there can be items. */
+#define PAGE_NUMBER_MAX 1000000u
 #define PAGE_SIZE_DEFAULT 50u
 #define PAGE_SIZE_MAX 1000u
 #define LOG_LIMIT_DEFAULT 100u

@@ -26,7 +26,6 @@ bool receipt_make_configure(const char *sandbox_id, const char *name,
 			    struct guest_configure *ret)
 {
 	uint8_t hash[AUTH_HASH_BYTES];
-	struct timespec ts;
 
 	memset(ret, 0, sizeof(*ret));
 	/* The same after a pause or a rollback, another for each sandbox. */
@@ -40,9 +39,7 @@ bool receipt_make_configure(const char *sandbox_id, const char *name,
 		return false;
 	make_uuid(ret->boot_id);
 	ret->generation |= 1; /* 0 means none */
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	ret->realtime_ns =
-		(uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	ret->realtime_ns = clock_ns(CLOCK_REALTIME);
 	return true;
 }
 
@@ -58,10 +55,8 @@ bool receipt_check(const struct guest_configure *sent,
 void receipt_fill(struct receipt *r, const struct guest_configure *sent,
 		  const struct guest_configured *got)
 {
-	struct timespec ts;
+	uint64_t now = clock_ns(CLOCK_REALTIME);
 
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	uint64_t now = (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 	/* The guest set its clock at some time between the two. */
 	r->clock_error_ns =
 		now > sent->realtime_ns ? now - sent->realtime_ns : 0;

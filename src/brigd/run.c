@@ -28,6 +28,15 @@ const char *run_reason_name(enum run_reason reason)
 	return reason_names[reason];
 }
 
+const char *run_v1_status(const struct run *run)
+{
+	if (run->reason == RUN_TIMEOUT)
+		return "timeout";
+	if (run->reason == RUN_LOST || run->reason == RUN_REFUSED)
+		return "error";
+	return "completed";
+}
+
 int run_exit_code(const struct run *run)
 {
 	switch (run->reason) {

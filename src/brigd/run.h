@@ -101,6 +101,10 @@ must_check bool run_stdin_is_full(const struct run *run);
 
 const char *run_reason_name(enum run_reason reason);
 
+/* The same in part 1's words, of a run that is over: completed, timeout or
+ * error. */
+const char *run_v1_status(const struct run *run);
+
 /* What a shell would report: 0..255; 128 + signal; 124 after a time-out; -1
  * if lost. */
 int run_exit_code(const struct run *run);

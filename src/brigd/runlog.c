@@ -93,15 +93,6 @@ static const char *text_of(const struct buf *b)
 	return b->len > 0 ? b->data : "";
 }
 
-static const char *status_of(const struct run *run)
-{
-	if (run->reason == RUN_TIMEOUT)
-		return "timeout";
-	if (run->reason == RUN_LOST || run->reason == RUN_REFUSED)
-		return "error";
-	return "completed";
-}
-
 static struct row *row_new(const struct run *run)
 {
 	struct row *row = calloc(1, sizeof(*row));
@@ -159,7 +150,7 @@ void runlog_add(struct runlog *log, const struct run *run, int64_t tenant,
 	row->run.request_id = row->request_id;
 	row->run.sandbox_id = row->sandbox_id;
 	row->run.source = stream ? "stream" : "sync";
-	row->run.status = status_of(run);
+	row->run.status = run_v1_status(run);
 	row->run.command = text_of(&row->command);
 	row->run.cwd = text_of(&row->cwd);
 	for (int i = 0; i < RUN_STREAMS; i++) {

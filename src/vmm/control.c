@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include <errno.h>
-#include <time.h>
 
 #include "claim.h"
+#include "clock.h"
 #include "control.h"
 #include "fd.h"
 #include "log.h"
@@ -66,17 +66,10 @@ static void do_stats(struct machine *m, const struct vmm_msg *request)
 	reply(request, &msg, -1);
 }
 
-static uint64_t cpu_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static void say(uint32_t type)
 {
-	struct vmm_msg msg = { .type = type, .value = cpu_ns() };
+	struct vmm_msg msg = { .type = type,
+			       .value = clock_ns(CLOCK_PROCESS_CPUTIME_ID) };
 	int r = send_msg(&msg, -1);
 	(void)r; /* send_msg() has stopped the machine */
 }

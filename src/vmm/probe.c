@@ -12,9 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "kvm.h"
 #include "num.h"
@@ -49,14 +49,6 @@ struct probe {
 	struct kvm_run *run;
 	const char *failed; /* the step that did, or NULL */
 };
-
-static uint64_t clock_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static int step(struct probe *p, const char *name, int r)
 {
@@ -118,13 +110,13 @@ static int set_up(struct probe *p)
 
 static int run_loop(struct probe *p, uint64_t *ret_per_s)
 {
-	uint64_t start = clock_ns();
+	uint64_t start = clock_ns(CLOCK_MONOTONIC);
 	int r;
 
 	do
 		r = kvm_run_vcpu(p->vcpu_fd);
 	while (r == -EINTR);
-	uint64_t ns = u64_max(clock_ns() - start, 1);
+	uint64_t ns = u64_max(clock_ns(CLOCK_MONOTONIC) - start, 1);
 	if (r < 0 || p->run->exit_reason != KVM_EXIT_HLT)
 		return step(p, "guest loop", -EIO);
 	*ret_per_s = PROBE_ROUNDS * 1000000000ull / ns;

@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "control.h"
 #include "fd.h"
 #include "log.h"
@@ -32,14 +32,6 @@ struct report {
 	uint32_t zero;
 	struct vmm_saved saved;
 };
-
-static uint64_t clock_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 int save_init(struct save *s)
 {
@@ -203,14 +195,14 @@ int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
 		if (!is_file(fds[i]))
 			return -EBADF;
 	}
-	uint64_t start = clock_ns();
+	uint64_t start = clock_ns(CLOCK_MONOTONIC);
 	vcpu_pause_all(m->vcpus, m->config.vcpus);
 	int r = freeze(m, whole, fds, ret);
 	if (r == 0 && stay)
 		m->state = MACHINE_PAUSED;
 	if (m->state == MACHINE_RUNNING)
 		vcpu_resume_all(m->vcpus, m->config.vcpus);
-	*ret_ns = clock_ns() - start;
+	*ret_ns = clock_ns(CLOCK_MONOTONIC) - start;
 	if (r == 0 && whole) {
 		m->save.seq = request->seq;
 		r = machine_watch(m, m->save.report_fd, MACHINE_SAVED, 0);

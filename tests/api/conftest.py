@@ -122,12 +122,23 @@ class Daemon:
         assert reply.status == 200, reply.body
         return reply.json["id"]
 
+    def create_v2(self, **body):
+        reply = self.post("/v2/sandboxes", body)
+        assert reply.status == 200, reply.body
+        return reply.json
+
     def execute(self, sandbox, command, **more):
         return self.post(f"/v1/sandboxes/{sandbox}/execute",
                          {"command": command, **more})
 
     def run(self, sandbox, **body):
         return self.post(f"/v2/sandboxes/{sandbox}/runs", body)
+
+    def out(self, sandbox, command):
+        """stdout of a shell line."""
+        reply = self.run(sandbox, command=command)
+        assert reply.status == 200, reply.body
+        return reply.json["stdout"]
 
     def stream(self, sandbox, command):
         """execute_async's lines."""

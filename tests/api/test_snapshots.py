@@ -22,12 +22,6 @@ def v2(daemon, sandbox):
     return reply.json
 
 
-def out(daemon, sandbox, command):
-    reply = daemon.run(sandbox, command=command)
-    assert reply.status == 200, reply.body
-    return reply.json["stdout"]
-
-
 def snapshot(daemon, sandbox, **body):
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/snapshots", body)
     assert reply.status == 200, reply.body
@@ -35,9 +29,7 @@ def snapshot(daemon, sandbox, **body):
 
 
 def restore(daemon, snap, **body):
-    reply = daemon.post("/v2/sandboxes", {"snapshot": snap, **body})
-    assert reply.status == 200, reply.body
-    return reply.json
+    return daemon.create_v2(snapshot=snap, **body)
 
 
 def clone(daemon, sandbox, **body):
@@ -59,8 +51,8 @@ def manifests(daemon):
 
 
 def test_snapshot_restore(daemon, sandbox):
-    out(daemon, sandbox, "@poke 3 three")
-    out(daemon, sandbox, "echo a > file")
+    daemon.out(sandbox, "@poke 3 three")
+    daemon.out(sandbox, "echo a > file")
     snap = snapshot(daemon, sandbox, name="first")
     assert re.fullmatch(r"snap_[a-z0-9]{24}", snap["id"])
     assert snap["name"] == "first" and snap["status"] == "ready"
@@ -71,16 +63,16 @@ def test_snapshot_restore(daemon, sandbox):
     source = daemon.host.vm(sandbox)
     assert source.quiesced == 1 and not source.frozen
     # The source runs on.
-    assert out(daemon, sandbox, "cat file") == "a\n"
-    out(daemon, sandbox, "@poke 3 later")
+    assert daemon.out(sandbox, "cat file") == "a\n"
+    daemon.out(sandbox, "@poke 3 later")
 
     box = restore(daemon, snap["id"], name="copy")
     assert box["origin"] == "snapshot" and box["snapshot"] == snap["id"]
     assert box["name"] == "copy" and box["status"] == "running"
     vm = daemon.host.vm(box["id"])
     assert vm.claim == RESTORE and vm.hostname == "copy"
-    assert out(daemon, box["id"], "cat file") == "a\n"
-    assert out(daemon, box["id"], "@peek 3 4") == "three -"
+    assert daemon.out(box["id"], "cat file") == "a\n"
+    assert daemon.out(box["id"], "@peek 3 4") == "three -"
     receipt = box["receipt"]
     assert receipt["connections_reset"] and receipt["entropy_reseeded"]
     assert receipt["hostname"] == "copy" and receipt["hooks_failed"] == 0
@@ -140,12 +132,12 @@ def test_snapshot_chain(daemon, sandbox):
     """Each is restored from the one before; memory of all is there."""
     box = sandbox
     for i in range(6):
-        out(daemon, box, f"@poke {i} v{i}")
-        out(daemon, box, f"echo {i} >> log")
+        daemon.out(box, f"@poke {i} v{i}")
+        daemon.out(box, f"echo {i} >> log")
         snap = snapshot(daemon, box)["id"]
         box = restore(daemon, snap)["id"]
-    assert out(daemon, box, "@peek 0 1 2 3 4 5") == "v0 v1 v2 v3 v4 v5"
-    assert out(daemon, box, "wc -l < log").strip() == "6"
+    assert daemon.out(box, "@peek 0 1 2 3 4 5") == "v0 v1 v2 v3 v4 v5"
+    assert daemon.out(box, "wc -l < log").strip() == "6"
     assert daemon.host.vm(box).layers == 6
     # Any but the last may go.
     snaps = daemon.get("/v2/snapshots").json["snapshots"]
@@ -154,21 +146,21 @@ def test_snapshot_chain(daemon, sandbox):
     for s in snaps[1:]:
         assert daemon.delete(f"/v2/snapshots/{s['id']}").status == 200
     box = restore(daemon, snap)["id"]
-    assert out(daemon, box, "@peek 0 5") == "v0 v5"
+    assert daemon.out(box, "@peek 0 5") == "v0 v5"
 
 
 def test_snapshot_twice_of_one(daemon, sandbox):
     """The second is as whole as the first, and shares its disk."""
-    out(daemon, sandbox, "@poke 1 one")
+    daemon.out(sandbox, "@poke 1 one")
     first = snapshot(daemon, sandbox)
-    out(daemon, sandbox, "@poke 2 two")
+    daemon.out(sandbox, "@poke 2 two")
     second = snapshot(daemon, sandbox)
     assert second["parent"] == first["id"] and second["shared_bytes"] >= 0
     box = restore(daemon, second["id"])["id"]
-    assert out(daemon, box, "@peek 1 2") == "one two"
+    assert daemon.out(box, "@peek 1 2") == "one two"
     assert daemon.host.vm(box).layers == 2
     box = restore(daemon, first["id"])["id"]
-    assert out(daemon, box, "@peek 1 2") == "one -"
+    assert daemon.out(box, "@peek 1 2") == "one -"
 
 
 def test_an_empty_layer_stays_on_top(daemon, sandbox):
@@ -185,7 +177,7 @@ def test_disk_snapshot_boots(daemon, sandbox):
     snap = snapshot(daemon, sandbox, memory=False)
     assert snap["kind"] == "disk" and snap["pause_us"] == 1234
     assert not daemon.host.vm(sandbox).frozen
-    assert out(daemon, sandbox, "echo on") == "on\n"
+    assert daemon.out(sandbox, "echo on") == "on\n"
     # Without memory nothing but the layers is asked of the monitor.
     daemon.host.save = "unwritten"
     assert snapshot(daemon, sandbox, memory=False)["kind"] == "disk"
@@ -204,7 +196,7 @@ def test_quick_is_a_crash_to_applications(daemon, sandbox):
 
 
 def test_snapshot_v1(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
+    daemon.out(sandbox, "@poke 1 x")
     reply = daemon.post(f"/v1/sandboxes/{sandbox}/snapshot", {"name": "s1"})
     assert reply.status == 200
     made = reply.json
@@ -228,7 +220,7 @@ def test_snapshot_v1(daemon, sandbox):
     assert set(box) >= {"id", "cpu", "created_at", "memory", "name", "status",
                         "storage_id", "storage_name"}
     assert box["name"] == "back" and box["cpu"] == 3
-    assert out(daemon, box["id"], "@peek 1") == "x"
+    assert daemon.out(box["id"], "@peek 1") == "x"
     reply = daemon.post(f"/v1/snapshots/{made['id']}/restore",
                         {"name": "b", "resources": {"memory": 1024}})
     assert reply.status == 422 and reply.code == "shape_differs"
@@ -255,16 +247,16 @@ def test_environment_and_quota_go_with_the_snapshot(daemon):
     assert reply.status == 200, reply.body
     for source in snap, reply.json["id"]:
         back = restore(daemon, source, env={"B": "3", "C": "4"})["id"]
-        assert out(daemon, back, "echo $A $B $C") == "1 3 4\n"
+        assert daemon.out(back, "echo $A $B $C") == "1 3 4\n"
         assert daemon.host.vm(back).quota == 75
         reply = daemon.post(f"/v1/snapshots/{source}/restore", {"name": "x"})
         assert reply.json["cpu"] == 3
-        assert out(daemon, reply.json["id"], "echo $A $B $C") == "1 2\n"
+        assert daemon.out(reply.json["id"], "echo $A $B $C") == "1 2\n"
         reply = daemon.post(f"/v1/snapshots/{source}/restore",
                             {"name": "x", "resources": {"cpus": 2}})
         assert reply.json["cpu"] == 2
     (twin,) = daemon.post(f"/v2/sandboxes/{back}/clone").json["sandboxes"]
-    assert out(daemon, twin["id"], "echo $A $B $C") == "1 3 4\n"
+    assert daemon.out(twin["id"], "echo $A $B $C") == "1 3 4\n"
     assert daemon.host.vm(twin["id"]).quota == 75
 
 
@@ -284,7 +276,7 @@ def test_too_much_environment(daemon):
 
 
 def test_clone_v1(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
+    daemon.out(sandbox, "@poke 1 x")
     reply = daemon.post(f"/v1/sandboxes/{sandbox}/clone", {
         "name": "twin", "snapshot_name": "kept"})
     assert reply.status == 200, reply.body
@@ -293,14 +285,14 @@ def test_clone_v1(daemon, sandbox):
     twin = reply.json["sandbox"]
     assert twin["name"] == "twin" and twin["status"] == "running"
     assert {"id", "cpu", "created_at", "memory", "storage"} <= set(twin)
-    assert out(daemon, twin["id"], "@peek 1") == "x"
+    assert daemon.out(twin["id"], "@peek 1") == "x"
     reply = daemon.post(f"/v1/sandboxes/{sandbox}/clone",
                         {"resources": {"cpus": 8}})
     assert reply.status == 422
 
 
 def test_delete_with_snapshot(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 kept")
+    daemon.out(sandbox, "@poke 1 kept")
     reply = daemon.delete(f"/v1/sandboxes/{sandbox}/delete", body={
         "create_snapshot": True, "snapshot_name": "last",
         "keep_storage": True})
@@ -308,7 +300,7 @@ def test_delete_with_snapshot(daemon, sandbox):
     assert reply.json["snapshot_created"] is True
     assert reply.json["snapshot_name"] == "last"
     snap = daemon.get("/v1/snapshots/list").json["data"][0]
-    assert out(daemon, restore(daemon, snap["id"])["id"], "@peek 1") == "kept"
+    assert daemon.out(restore(daemon, snap["id"])["id"], "@peek 1") == "kept"
 
 
 def test_delete_stays_when_its_snapshot_fails(daemon, sandbox):
@@ -316,7 +308,7 @@ def test_delete_stays_when_its_snapshot_fails(daemon, sandbox):
     reply = daemon.delete(f"/v1/sandboxes/{sandbox}/delete",
                           body={"create_snapshot": True})
     assert reply.status == 507
-    assert out(daemon, sandbox, "echo here") == "here\n"
+    assert daemon.out(sandbox, "echo here") == "here\n"
 
 
 # --- what goes wrong while saving
@@ -329,7 +321,7 @@ def test_disk_full(daemon, sandbox):
         assert reply.status == 507 and reply.code == "disk_full"
         setattr(daemon.host, where, 0)
         assert not daemon.host.vm(sandbox).frozen
-        assert out(daemon, sandbox, "echo on") == "on\n"
+        assert daemon.out(sandbox, "echo on") == "on\n"
         assert daemon.get("/v2/snapshots").json["snapshots"] == []
     assert objects(daemon) == [] and manifests(daemon) == []
     # The layer that the second one sealed is still below.
@@ -389,7 +381,7 @@ def test_runs_go_on_while_files_are_written(daemon, sandbox):
     t.start()
     time.sleep(0.3)
     began = time.monotonic()
-    assert out(daemon, sandbox, "echo quick") == "quick\n"
+    assert daemon.out(sandbox, "echo quick") == "quick\n"
     assert time.monotonic() - began < 0.5
     t.join()
 
@@ -402,7 +394,7 @@ def test_client_leaves_while_it_saves(daemon, sandbox):
     time.sleep(0.1)
     conn.close()
     assert wait_until(lambda: daemon.get("/v2/snapshots").json["snapshots"])
-    assert out(daemon, sandbox, "echo on") == "on\n"
+    assert daemon.out(sandbox, "echo on") == "on\n"
 
 
 def test_not_found(daemon, sandbox):
@@ -433,7 +425,7 @@ def test_unprocessable(daemon, sandbox, path, body):
 
 
 def test_clones(daemon, sandbox):
-    out(daemon, sandbox, "@poke 7 seven")
+    daemon.out(sandbox, "@poke 7 seven")
     boxes = clone(daemon, sandbox, count=12, name="w")
     assert len(set(boxes)) == 12
     assert objects(daemon) == []
@@ -442,40 +434,40 @@ def test_clones(daemon, sandbox):
         info = v2(daemon, box)
         assert info["origin"] == "clone" and info["receipt"]
         names.add(info["name"])
-        assert out(daemon, box, "@peek 7") == "seven"
+        assert daemon.out(box, "@peek 7") == "seven"
     assert names == {f"w-{i}" for i in range(1, 13)}
     # One save for all of them.
     assert daemon.host.vm(sandbox).layers == 1
-    out(daemon, boxes[0], "@poke 7 mine")
-    assert out(daemon, boxes[1], "@peek 7") == "seven"
-    assert out(daemon, sandbox, "@peek 7") == "seven"
+    daemon.out(boxes[0], "@poke 7 mine")
+    assert daemon.out(boxes[1], "@peek 7") == "seven"
+    assert daemon.out(sandbox, "@peek 7") == "seven"
 
 
 def test_clone_of_a_clone(daemon, sandbox):
     box = sandbox
     for i in range(4):
-        out(daemon, box, f"@poke {i} g{i}")
+        daemon.out(box, f"@poke {i} g{i}")
         box = clone(daemon, box)[0]
-    assert out(daemon, box, "@peek 0 1 2 3") == "g0 g1 g2 g3"
+    assert daemon.out(box, "@peek 0 1 2 3") == "g0 g1 g2 g3"
     # And to disk: what lived in memory only becomes files.
-    out(daemon, box, "@poke 9 last")
+    daemon.out(box, "@poke 9 last")
     snap = snapshot(daemon, box)["id"]
     for b in daemon.get("/v1/sandboxes/list").json["data"]:
         daemon.delete(f"/v1/sandboxes/{b['id']}/delete")
     copy = restore(daemon, snap)["id"]
-    assert out(daemon, copy, "@peek 0 1 2 3 9") == "g0 g1 g2 g3 last"
+    assert daemon.out(copy, "@peek 0 1 2 3 9") == "g0 g1 g2 g3 last"
 
 
 def test_many_generations_of_clones(daemon, sandbox):
     box = sandbox
     for i in range(20):
-        out(daemon, box, f"@poke {i} g{i}")
+        daemon.out(box, f"@poke {i} g{i}")
         new = clone(daemon, box)[0]
         daemon.delete(f"/v1/sandboxes/{box}/delete")
         box = new
     snap = snapshot(daemon, box)["id"]
     copy = restore(daemon, snap)["id"]
-    assert out(daemon, copy, "@peek 0 10 19") == "g0 g10 g19"
+    assert daemon.out(copy, "@peek 0 10 19") == "g0 g10 g19"
 
 
 def test_some_clones_fail(daemon, sandbox):
@@ -485,22 +477,22 @@ def test_some_clones_fail(daemon, sandbox):
     assert reply.json["sandboxes"] == [] and len(reply.json["errors"]) == 3
     assert reply.json["errors"][0]["error"]["code"] == "restore_failed"
     assert wait_until(lambda: len(daemon.host.vms) == 1)
-    assert out(daemon, sandbox, "echo on") == "on\n"
+    assert daemon.out(sandbox, "echo on") == "on\n"
 
 
 def test_clones_outlive_their_source(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
+    daemon.out(sandbox, "@poke 1 x")
     box = clone(daemon, sandbox)[0]
     daemon.delete(f"/v1/sandboxes/{sandbox}/delete")
-    assert out(daemon, box, "@peek 1") == "x"
-    assert out(daemon, clone(daemon, box)[0], "@peek 1") == "x"
+    assert daemon.out(box, "@peek 1") == "x"
+    assert daemon.out(clone(daemon, box)[0], "@peek 1") == "x"
 
 
 def test_nothing_is_left(daemon):
     before = None
     for _ in range(3):
         box = daemon.create()
-        out(daemon, box, "@poke 1 x")
+        daemon.out(box, "@poke 1 x")
         snap = snapshot(daemon, box)["id"]
         copy = restore(daemon, snap)["id"]
         clone(daemon, copy, count=3)
@@ -530,7 +522,7 @@ def test_create_v2(daemon):
     assert box["origin"] == "boot" and box["template"] is None
     assert box["snapshot"] is None and box["vcpus"] == 2
     assert box["disk_bytes"] == 3 << 30
-    assert out(daemon, box["id"], "echo $A") == "b\n"
+    assert daemon.out(box["id"], "echo $A") == "b\n"
     for bad in ({"cpus": 4}, {"vcpus": 9}, {"image": "x", "snapshot": "y"},
                 {"template": "none", "image": "default"}):
         assert daemon.post("/v2/sandboxes", bad).status == 422
@@ -541,7 +533,7 @@ def test_create_v2(daemon):
 
 
 def test_pause_resume(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
+    daemon.out(sandbox, "@poke 1 x")
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/pause")
     assert reply.status == 200 and reply.json["status"] == "paused"
     assert wait_until(lambda: not daemon.host.vms)
@@ -554,19 +546,19 @@ def test_pause_resume(daemon, sandbox):
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/resume")
     assert reply.status == 200 and reply.json["status"] == "running"
     assert reply.json["id"] == sandbox
-    assert out(daemon, sandbox, "@peek 1") == "x"
+    assert daemon.out(sandbox, "@peek 1") == "x"
     assert daemon.post(f"/v2/sandboxes/{sandbox}/resume").status == 200
     assert wait_until(lambda: manifests(daemon) == [])
-    out(daemon, sandbox, "@poke 2 y")
+    daemon.out(sandbox, "@poke 2 y")
     for _ in range(2):
         assert daemon.post(f"/v2/sandboxes/{sandbox}/pause").status == 200
         assert daemon.post(f"/v2/sandboxes/{sandbox}/resume").status == 200
-    assert out(daemon, sandbox, "@peek 1 2") == "x y"
+    assert daemon.out(sandbox, "@peek 1 2") == "x y"
 
 
 def test_paused_survives_a_restart(daemon):
     box = daemon.create(env_vars={"A": "b"})
-    out(daemon, box, "@poke 1 x")
+    daemon.out(box, "@poke 1 x")
     machine = v2(daemon, box)["receipt"]["machine_id"]
     assert daemon.post(f"/v2/sandboxes/{box}/pause").status == 200
     assert daemon.stop() == 0
@@ -575,8 +567,8 @@ def test_paused_survives_a_restart(daemon):
     reply = daemon.post(f"/v2/sandboxes/{box}/resume")
     assert reply.status == 200, reply.body
     assert reply.json["receipt"]["machine_id"] == machine
-    assert out(daemon, box, "@peek 1") == "x"
-    assert out(daemon, box, "echo $A") == "b\n"
+    assert daemon.out(box, "@peek 1") == "x"
+    assert daemon.out(box, "echo $A") == "b\n"
 
 
 def test_what_held_a_pause_that_is_over_goes(daemon, sandbox):
@@ -606,7 +598,7 @@ def test_pause_that_fails_runs_on(daemon, sandbox):
 
 
 def test_resume_that_fails_is_paused_again(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
+    daemon.out(sandbox, "@poke 1 x")
     daemon.post(f"/v2/sandboxes/{sandbox}/pause")
     daemon.host.restored = "no_entropy"
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/resume")
@@ -615,41 +607,41 @@ def test_resume_that_fails_is_paused_again(daemon, sandbox):
     assert info["status"] == "paused" and info["reason"] == "identity"
     daemon.host.restored = "ok"
     assert daemon.post(f"/v2/sandboxes/{sandbox}/resume").status == 200
-    assert out(daemon, sandbox, "@peek 1") == "x"
+    assert daemon.out(sandbox, "@peek 1") == "x"
 
 
 def test_rollback(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 before")
+    daemon.out(sandbox, "@poke 1 before")
     snap = snapshot(daemon, sandbox)["id"]
-    out(daemon, sandbox, "@poke 1 after")
+    daemon.out(sandbox, "@poke 1 after")
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/rollback",
                         {"snapshot": snap})
     assert reply.status == 200, reply.body
     assert reply.json["id"] == sandbox and reply.json["origin"] == "snapshot"
-    assert out(daemon, sandbox, "@peek 1") == "before"
+    assert daemon.out(sandbox, "@peek 1") == "before"
     assert wait_until(lambda: len(daemon.host.vms) == 1)
 
 
 def test_rollback_of_what_failed(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 before")
+    daemon.out(sandbox, "@poke 1 before")
     snap = snapshot(daemon, sandbox)["id"]
     daemon.host.vm(sandbox).stop(3)
     assert wait_until(lambda: v2(daemon, sandbox)["status"] == "failed")
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/rollback",
                         {"snapshot": snap})
     assert reply.status == 200 and reply.json["reason"] is None
-    assert out(daemon, sandbox, "@peek 1") == "before"
+    assert daemon.out(sandbox, "@peek 1") == "before"
 
 
 def test_rollback_of_a_paused_one(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 before")
+    daemon.out(sandbox, "@poke 1 before")
     snap = snapshot(daemon, sandbox)["id"]
-    out(daemon, sandbox, "@poke 1 after")
+    daemon.out(sandbox, "@poke 1 after")
     daemon.post(f"/v2/sandboxes/{sandbox}/pause")
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/rollback",
                         {"snapshot": snap})
     assert reply.status == 200
-    assert out(daemon, sandbox, "@peek 1") == "before"
+    assert daemon.out(sandbox, "@peek 1") == "before"
     assert wait_until(lambda: len(manifests(daemon)) == 1)
 
 
@@ -659,18 +651,18 @@ def test_rollback_to_another_shape(daemon, sandbox):
     reply = daemon.post(f"/v2/sandboxes/{sandbox}/rollback",
                         {"snapshot": snap})
     assert reply.status == 422 and reply.code == "shape_differs"
-    assert out(daemon, sandbox, "echo on") == "on\n"
+    assert daemon.out(sandbox, "echo on") == "on\n"
 
 
 # --- files
 
 
 def test_snapshots_survive_a_restart(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
+    daemon.out(sandbox, "@poke 1 x")
     snap = snapshot(daemon, sandbox)["id"]
     assert daemon.stop() == 0
     daemon.start()
-    assert out(daemon, restore(daemon, snap)["id"], "@peek 1") == "x"
+    assert daemon.out(restore(daemon, snap)["id"], "@peek 1") == "x"
 
 
 def test_damaged_files(daemon, sandbox):
@@ -696,8 +688,8 @@ def test_image_that_changed(daemon, sandbox):
 
 
 def test_export_import(daemon, sandbox):
-    out(daemon, sandbox, "@poke 1 x")
-    out(daemon, sandbox, "head -c 300000 /dev/urandom | base64 > big")
+    daemon.out(sandbox, "@poke 1 x")
+    daemon.out(sandbox, "head -c 300000 /dev/urandom | base64 > big")
     snap = snapshot(daemon, sandbox, name="mine")["id"]
     reply = daemon.get(f"/v2/snapshots/{snap}/export")
     assert reply.status == 200
@@ -709,8 +701,8 @@ def test_export_import(daemon, sandbox):
     back = reply.json
     assert back["id"] != snap and back["name"] == "mine"
     box = restore(daemon, back["id"])["id"]
-    assert out(daemon, box, "@peek 1") == "x"
-    assert out(daemon, box, "cat big") == out(daemon, sandbox, "cat big")
+    assert daemon.out(box, "@peek 1") == "x"
+    assert daemon.out(box, "cat big") == daemon.out(sandbox, "cat big")
     for bad in (b"", data[:-1], data[:1000], data + b"x",
                 data[:5000] + b"\xff" + data[5001:], b"\0" * 100000):
         reply = daemon.post("/v2/snapshots/import", bad)

@@ -21,18 +21,6 @@ def ready(daemon, n=1):
                       .count("ready") >= n, 15)
 
 
-def create(daemon, **body):
-    reply = daemon.post("/v2/sandboxes", body)
-    assert reply.status == 200, reply.body
-    return reply.json
-
-
-def out(daemon, sandbox, command):
-    reply = daemon.run(sandbox, command=command)
-    assert reply.status == 200, reply.body
-    return reply.json["stdout"]
-
-
 @pytest.fixture
 def auto(make_daemon):
     """Makes templates by itself; no pool."""
@@ -72,7 +60,7 @@ def test_default_template(auto):
     assert auto.get("/v2/snapshots").json["snapshots"] == []
     assert auto.delete("/v1/snapshots/delete-all").json["deleted_count"] == 0
 
-    box = create(auto)
+    box = auto.create_v2()
     assert box["origin"] == "template" and box["template"] == t["name"]
     assert box["snapshot"] is None and box["receipt"]["connections_reset"]
     assert auto.host.vm(box["id"]).claim == RESTORE
@@ -83,19 +71,19 @@ def test_default_template(auto):
 
 
 def test_template_on_demand(auto):
-    box = create(auto, memory_mib=256)
+    box = auto.create_v2(memory_mib=256)
     assert box["origin"] == "boot"
     assert ready(auto, 2)
-    box = create(auto, memory_mib=256)
+    box = auto.create_v2(memory_mib=256)
     assert box["origin"] == "template" and box["memory_mib"] == 256
-    assert create(auto, vcpus=2)["origin"] == "boot"
+    assert auto.create_v2(vcpus=2)["origin"] == "boot"
 
 
 def test_template_is_loaded_again(auto):
     name = templates(auto)[0]["name"]
     assert auto.stop() == 0
     auto.start()
-    box = create(auto)  # waits for it, if need be
+    box = auto.create_v2()  # waits for it, if need be
     assert box["origin"] == "template" and box["template"] == name
     assert len([v for v in auto.host.started if v.claim == BOOT]) == 1
 
@@ -103,18 +91,18 @@ def test_template_is_loaded_again(auto):
 def test_image_that_changed(auto):
     old = templates(auto)[0]["name"]
     (auto.images / "default.ext4").write_bytes(b"\1" * (1 << 20))
-    assert create(auto)["origin"] == "boot"
+    assert auto.create_v2()["origin"] == "boot"
     assert wait_until(lambda: [
         (t["status"], t["name"] != old) for t in templates(auto)]
         == [("ready", True)], 15)
-    assert create(auto)["origin"] == "template"
+    assert auto.create_v2()["origin"] == "template"
 
 
 def test_no_sandbox_waits_for_a_template_that_is_made(make_daemon):
     daemon = make_daemon("--pool", "0")
     daemon.host.save = "unwritten"
     assert wait_until(lambda: templates(daemon)[0]["status"] == "creating")
-    assert create(daemon)["origin"] == "boot"
+    assert daemon.create_v2()["origin"] == "boot"
 
 
 def test_template_that_does_not_restore(auto):
@@ -123,12 +111,12 @@ def test_template_that_does_not_restore(auto):
         assert auto.post("/v2/sandboxes").status == 500
     auto.host.restored = "ok"
     assert templates(auto)[0]["status"] == "wanted"
-    assert create(auto)["origin"] == "boot"
+    assert auto.create_v2()["origin"] == "boot"
 
 
 def test_template_memory_is_bounded(make_daemon):
     daemon = make_daemon("--pool", "0", "--template-memory", "1")
-    box = create(daemon)
+    box = daemon.create_v2()
     assert box["origin"] == "boot"
     time.sleep(1)
     assert templates(daemon) == []  # 512 MiB are over twice the bound
@@ -144,10 +132,10 @@ def test_named_template(daemon):
     assert not t["automatic"] and t["snapshot_id"].startswith("snap_")
     assert t["warm"] == "echo warm > made; echo x"
     assert daemon.get("/v2/templates/tools").json == t
-    box = create(daemon, template="tools", env={"A": "b"})
+    box = daemon.create_v2(template="tools", env={"A": "b"})
     assert box["origin"] == "template" and box["template"] == "tools"
     assert (box["vcpus"], box["memory_mib"]) == (2, 256)
-    assert out(daemon, box["id"], "cat made; echo $A") == "warm\nb\n"
+    assert daemon.out(box["id"], "cat made; echo $A") == "warm\nb\n"
     assert daemon.post("/v2/templates", {"name": "tools"}).status == 422
     assert daemon.post("/v2/sandboxes", {
         "template": "tools", "memory_mib": 512}).code == "shape_differs"
@@ -162,12 +150,12 @@ def test_named_template(daemon):
     daemon.start()
     assert daemon.get("/v2/templates/tools").json == {
         **t, "status": "stored", "resident_bytes": 0}
-    box = create(daemon, template="tools")
-    assert out(daemon, box["id"], "cat made") == "warm\n"
+    box = daemon.create_v2(template="tools")
+    assert daemon.out(box["id"], "cat made") == "warm\n"
     assert daemon.delete("/v2/templates/tools").status == 200
     assert daemon.get("/v2/templates/tools").status == 404
     assert daemon.delete("/v2/templates/tools").status == 404
-    assert out(daemon, box["id"], "cat made") == "warm\n"
+    assert daemon.out(box["id"], "cat made") == "warm\n"
     daemon.delete("/v1/sandboxes/delete-all")
     assert wait_until(lambda: os.listdir(
         daemon.dir / "state/snapshots/objects") == [])
@@ -226,17 +214,17 @@ def test_delete_while_it_is_made(daemon):
 
 
 def test_reset(auto):
-    box = create(auto, name="keeps")["id"]
-    out(auto, box, "@poke 1 x")
-    out(auto, box, "echo x > file")
+    box = auto.create_v2(name="keeps")["id"]
+    auto.out(box, "@poke 1 x")
+    auto.out(box, "echo x > file")
     reply = auto.post(f"/v2/sandboxes/{box}/reset")
     assert reply.status == 200, reply.body
     assert reply.json["id"] == box and reply.json["origin"] == "template"
     vm = auto.host.vm(box)
     assert vm.claim == RESET and vm.hostname == "keeps"
     assert len(vm.configured) == 2
-    assert out(auto, box, "@peek 1") == "-"
-    assert out(auto, box, "ls") == ""
+    assert auto.out(box, "@peek 1") == "-"
+    assert auto.out(box, "ls") == ""
     # What was sealed in between is not below any more.
     assert auto.post(f"/v2/sandboxes/{box}/snapshots").status == 200
     assert auto.post(f"/v2/sandboxes/{box}/reset").status == 200
@@ -244,19 +232,19 @@ def test_reset(auto):
 
 
 def test_reset_after_a_pause(auto):
-    box = create(auto)["id"]
-    out(auto, box, "@poke 1 x")
+    box = auto.create_v2()["id"]
+    auto.out(box, "@poke 1 x")
     assert auto.post(f"/v2/sandboxes/{box}/pause").status == 200
     assert auto.post(f"/v2/sandboxes/{box}/resume").status == 200
-    assert out(auto, box, "@peek 1") == "x"
+    assert auto.out(box, "@peek 1") == "x"
     reply = auto.post(f"/v2/sandboxes/{box}/reset")
     assert reply.status == 200, reply.body
-    assert out(auto, box, "@peek 1") == "-"
+    assert auto.out(box, "@peek 1") == "-"
     assert auto.post(f"/v2/sandboxes/{box}/reset").status == 200
 
 
 def test_reset_that_lies(auto):
-    box = create(auto)["id"]
+    box = auto.create_v2()["id"]
     auto.host.restored = "no_machine_id"
     reply = auto.post(f"/v2/sandboxes/{box}/reset")
     assert reply.status == 500 and reply.code == "restore_failed"
@@ -271,7 +259,7 @@ def test_reset_that_lies(auto):
 def test_pool(pooled):
     shells = list(pooled.host.started)
     assert all(v.claim is None for v in shells)
-    box = create(pooled)
+    box = pooled.create_v2()
     assert pooled.host.vm(box["id"]) in shells
     assert wait_until(lambda: pool(pooled) == {"size": 3, "ready": 3})
     assert len(pooled.host.started) == 4
@@ -281,10 +269,10 @@ def test_pool(pooled):
 
 
 def test_pool_of_another_shape(pooled):
-    assert create(pooled, memory_mib=256)
+    assert pooled.create_v2(memory_mib=256)
     assert wait_until(lambda: pool(pooled)["ready"] == 6)
     n = len(pooled.host.started)
-    box = create(pooled, memory_mib=256)["id"]
+    box = pooled.create_v2(memory_mib=256)["id"]
     assert pooled.host.vm(box) in pooled.host.started[:n]
 
 
@@ -293,7 +281,7 @@ def test_pool_shell_that_dies(pooled):
         pooled.host.started[-1].die()
         assert wait_until(lambda: pool(pooled)["ready"] == 3
                           and len(pooled.host.vms) == 3)
-    assert create(pooled)["status"] == "running"
+    assert pooled.create_v2()["status"] == "running"
 
 
 def test_pool_backs_off(make_daemon):
@@ -325,12 +313,12 @@ def test_pool_shell_that_dies_in_the_queue(make_daemon):
 
 
 def test_pool_serves_clones(pooled):
-    box = create(pooled)["id"]
-    out(pooled, box, "@poke 1 x")
+    box = pooled.create_v2()["id"]
+    pooled.out(box, "@poke 1 x")
     reply = pooled.post(f"/v2/sandboxes/{box}/clone", {"count": 20})
     assert len(reply.json["sandboxes"]) == 20
     for b in reply.json["sandboxes"]:
-        assert out(pooled, b["id"], "@peek 1") == "x"
+        assert pooled.out(b["id"], "@peek 1") == "x"
 
 
 def test_no_pool_without_hardware(make_daemon, tmp_path):

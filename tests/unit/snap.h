@@ -330,4 +330,19 @@ static maybe_unused int load(struct env *v, const char *id, struct saved **ret)
 	return p.error;
 }
 
+/* For cmocka: a store for each test, and nothing that it hooked stays. */
+static inline int env_set_up(void **state)
+{
+	snapio_hook = NULL;
+	*state = env_new();
+	return 0;
+}
+
+static inline int env_tear_down(void **state)
+{
+	snapio_hook = NULL;
+	env_free(*state);
+	return 0;
+}
+
 #endif

@@ -29,20 +29,6 @@ static int on_step(const char *step)
 	return fail_with;
 }
 
-static int set_up(void **state)
-{
-	snapio_hook = NULL;
-	*state = env_new();
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	snapio_hook = NULL;
-	env_free(*state);
-	return 0;
-}
-
 /* Runs `act` in a child that is killed before its n-th step; true if it was,
  * false if it ended before. */
 static bool act_and_die(struct env *v, int n,
@@ -330,7 +316,7 @@ static void test_order(void **state)
 	assert_string_equal(trace, "unlink sync unlink unlink unlink ");
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, env_set_up, env_tear_down)
 
 int main(void)
 {

@@ -6,18 +6,6 @@
 #define RANDOM_BITS 10000
 #define FULL_LOADS 100
 
-static int set_up(void **state)
-{
-	*state = env_new();
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	env_free(*state);
-	return 0;
-}
-
 static int open_in(const struct env *v, const char *sub, const char *name)
 {
 	char path[256];
@@ -316,7 +304,7 @@ static void test_strangers(void **state)
 	assert_int_equal(env_count(v, "snapshots"), 4);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, env_set_up, env_tear_down)
 
 int main(void)
 {

@@ -11,20 +11,6 @@
 #define TRAILER 65
 #define RECORD 16
 
-static int set_up(void **state)
-{
-	snapio_hook = NULL;
-	*state = env_new();
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	snapio_hook = NULL;
-	env_free(*state);
-	return 0;
-}
-
 struct exporting {
 	struct snap_export e;
 	bool done;
@@ -490,7 +476,7 @@ static void test_not_there(void **state)
 	assert_int_equal(snapstore_export(v->st, "snap_x", &x.e), -ENOENT);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, env_set_up, env_tear_down)
 
 int main(void)
 {

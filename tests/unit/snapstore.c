@@ -3,18 +3,6 @@
  */
 #include "tests/unit/snap.h"
 
-static int set_up(void **state)
-{
-	*state = env_new();
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	env_free(*state);
-	return 0;
-}
-
 static void check_booted(const struct saved *s, uint8_t fill)
 {
 	assert_int_equal(get(s->base->fd, 0), -1);
@@ -506,7 +494,7 @@ static void test_freeze(void **state)
 	(void)close(fd);
 }
 
-#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, env_set_up, env_tear_down)
 
 int main(void)
 {

@@ -18,17 +18,21 @@ from typing import (
     Callable,
     ClassVar,
     Dict,
-    Iterator,
+    Generic,
     List,
     Mapping,
     Optional,
     Tuple,
     TypedDict,
+    TypeVar,
 )
 
 from . import errors
 from ._http import Response
 from ._wire import need, record
+
+Item = TypeVar("Item")
+Self = TypeVar("Self", bound="_Stream[Any]")
 
 __all__ = [
     "ExecResult",
@@ -253,7 +257,50 @@ class _Lines:
         self._lines = [line for line in reversed(lines) if line]
 
 
-class ExecStream:
+class _Stream(Generic[Item]):
+    """Something that a command gives piece by piece, until it ends.
+
+    close() ends the connection, and with it the command; leaving a `with`
+    block, or an error, does the same.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self._lines = _Lines(response)
+        self._ended = False
+
+    def _step(self) -> Item:
+        """The next piece; at the end _finish() and StopIteration."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._lines.finish()
+
+    def __iter__(self: Self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        if self._ended:
+            raise StopIteration
+        try:
+            return self._step()
+        except errors.BrigError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Kills the command, if it still runs."""
+        self._ended = True
+        self._lines.close()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class ExecStream(_Stream[Tuple[str, str]]):
     """Output of a command as it comes: an iterator of (name, text).
 
     `name` is "stdout" or "stderr". After the last one `exit_code` is set.
@@ -262,21 +309,8 @@ class ExecStream:
     """
 
     def __init__(self, response: Response) -> None:
-        self._lines = _Lines(response)
-        self._ended = False
+        super().__init__(response)
         self.exit_code: Optional[int] = None
-
-    def __iter__(self) -> Iterator[Tuple[str, str]]:
-        return self
-
-    def __next__(self) -> Tuple[str, str]:
-        if self._ended:
-            raise StopIteration
-        try:
-            return self._step()
-        except errors.BrigError:
-            self.close()
-            raise
 
     def _step(self) -> Tuple[str, str]:
         given = self._lines.next()
@@ -286,20 +320,8 @@ class ExecStream:
         if "error" in given:
             raise errors.StreamError(str(given["error"]))
         self.exit_code = need(given, "exit_code")
-        self._ended = True
-        self._lines.finish()
+        self._finish()
         raise StopIteration
-
-    def close(self) -> None:
-        """Kills the command, if it still runs."""
-        self._ended = True
-        self._lines.close()
-
-    def __enter__(self) -> "ExecStream":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -311,7 +333,7 @@ class RunEvent:
     data: bytes
 
 
-class RunStream:
+class RunStream(_Stream[RunEvent]):
     """Exact output of a run as it comes: an iterator of RunEvent.
 
     `id` and `pid` are known at once. After the last event `result` is set
@@ -321,26 +343,13 @@ class RunStream:
     def __init__(
         self, response: Response, send_stdin: Callable[[str, bytes, bool], None]
     ) -> None:
-        self._lines = _Lines(response)
+        super().__init__(response)
         self._send_stdin = send_stdin
-        self._ended = False
         self.result: Optional[RunResult] = None
         try:
             started = self._object("started")
             self.id: str = need(started, "id")
             self.pid: int = need(started, "pid")
-        except errors.BrigError:
-            self.close()
-            raise
-
-    def __iter__(self) -> Iterator[RunEvent]:
-        return self
-
-    def __next__(self) -> RunEvent:
-        if self._ended:
-            raise StopIteration
-        try:
-            return self._step()
         except errors.BrigError:
             self.close()
             raise
@@ -356,17 +365,6 @@ class RunStream:
     def write(self, data: bytes, eof: bool = False) -> None:
         """Gives bytes to stdin; waits while the program does not read."""
         self._send_stdin(self.id, data, eof)
-
-    def close(self) -> None:
-        """Kills the run, if it still runs."""
-        self._ended = True
-        self._lines.close()
-
-    def __enter__(self) -> "RunStream":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _object(self, *names: str) -> Dict[str, Any]:
         given = self._lines.next()
@@ -388,8 +386,7 @@ class RunStream:
             data = _decoded(given, "data", "encoding")
             return RunEvent(given["event"], need(given, "offset"), data)
         self.result = RunResult.from_wire(given)
-        self._ended = True
-        self._lines.finish()
+        self._finish()
         raise StopIteration
 
 

@@ -4,20 +4,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <sys/random.h>
-#include <time.h>
 
+#include "clock.h"
 #include "num.h"
 #include "rng.h"
-
-#define NS_PER_S 1000000000ull
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 /* --- token bucket --------------------------------------------------------- */
 
@@ -25,7 +15,7 @@ static uint64_t monotonic_ns(void)
  * back pays nothing, and the time that is too short for a token is kept. */
 static void rng_refill(struct rng *r)
 {
-	uint64_t now = monotonic_ns();
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
 	if (now <= r->filled_ns)
 		return;
@@ -111,7 +101,7 @@ void rng_init(struct rng *r, struct gmem *mem, int irq_fd)
 {
 	*r = (struct rng){
 		.tokens = RNG_BURST_BYTES,
-		.filled_ns = monotonic_ns(),
+		.filled_ns = clock_ns(CLOCK_MONOTONIC),
 	};
 	virtio_init(&r->dev, &rng_model, mem, r, NULL, 0, irq_fd);
 }
@@ -123,5 +113,5 @@ void rng_state(struct state_stream *s, struct rng *r)
 	state_u64(s, "tokens", &r->tokens, 0, RNG_BURST_BYTES);
 	state_end(s);
 	if (s->loading)
-		r->filled_ns = monotonic_ns();
+		r->filled_ns = clock_ns(CLOCK_MONOTONIC);
 }
