@@ -7,6 +7,8 @@
 #ifndef BRIGD_APP_H
 #define BRIGD_APP_H
 
+#include <stdbool.h>
+
 #include "loop.h"
 #include "shell.h"
 
@@ -28,6 +30,7 @@ struct app {
 	const char *kernel_path;
 	const char *initrd_path;
 	unsigned int pool_size; /* shells of one kind */
+	bool ending;            /* no sandbox is started any more */
 };
 
 #endif

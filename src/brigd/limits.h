@@ -194,6 +194,7 @@
 /* RAM of automatic templates, unless --template-memory says otherwise: this
  * part of all memory. */
 #define TEMPLATE_MEMORY_PART 4u
+#define TEMPLATE_MEMORY_MIB_MAX (1u << 24) /* 16 TiB: more than any host has */
 #define TEMPLATES_AUTO_MAX 16u
 
 /* The command that warms one: it is kept with it. */

@@ -192,7 +192,7 @@ static void set_option(struct options *o, int id, const char *value)
 		break;
 	case OPT_TEMPLATE_MEMORY:
 		o->template_memory_mib =
-			parse_number(value, "MiB", 1, 1u << 24);
+			parse_number(value, "MiB", 1, TEMPLATE_MEMORY_MIB_MAX);
 		break;
 	case OPT_NO_TEMPLATES:
 		o->no_templates = true;
@@ -400,15 +400,14 @@ static void raise_file_limit(void)
 /* Ends what runs, for at most SHUTDOWN_TIMEOUT_S. */
 static void shut_down(struct app *app, struct signals *s)
 {
+	app->ending = true;
 	http_quiesce(app->http);
 	pool_stop(app->pool);
-	standby_set_free(app->standbys); /* or it would start others */
-	app->standbys = NULL;
 	sandbox_set_stop_all(app->sandboxes);
 	loop_timer_set(app->loop, &s->timer, SHUTDOWN_TIMEOUT_S * NS_PER_S);
 	app->loop->stopping = false;
 	while (app->shells.count > 0 && !app->loop->stopping) {
-		if (loop_once(app->loop, 100) < 0)
+		if (loop_once(app->loop, -1) < 0)
 			break;
 	}
 	if (app->shells.count > 0)
@@ -469,6 +468,7 @@ static void free_app(struct app *app)
 	http_free(app->http);
 	worker_free(app->worker);
 	app->worker = NULL; /* nothing is swept from here on */
+	standby_set_free(app->standbys);
 	template_set_free(app->templates);
 	sandbox_set_free(app->sandboxes);
 	pool_free(app->pool);

@@ -47,6 +47,8 @@ static int admit(struct sandbox_set *set, uint32_t memory_mib, bool restored,
 			promised_mib(set);
 	uint64_t per_s;
 
+	if (set->app->ending)
+		return fault_set(fault, 503, "ending", "brigd is ending");
 	if (spawn_peer_kvm(set->app->spawn, &per_s) == SPAWN_KVM_EMULATED)
 		return fault_set(fault, 503, "kvm_too_slow",
 				 "this machine's /dev/kvm interprets guest "

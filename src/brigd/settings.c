@@ -61,8 +61,10 @@ bool settings_is_good(const json_t *settings, uint32_t vcpus)
 		return false;
 	if (env != NULL && !settings_is_env(env))
 		return false;
-	if (cpus != NULL && (json_integer_value(cpus) < 1 ||
-			     json_integer_value(cpus) > 4 * (json_int_t)vcpus))
+	/* A quota of so many quarters is what these vCPUs are for. */
+	if (cpus != NULL &&
+	    (json_integer_value(cpus) > 4 * (json_int_t)vcpus ||
+	     json_integer_value(cpus) <= 4 * ((json_int_t)vcpus - 1)))
 		return false;
 	return warm == NULL || (json_string_length(warm) > 0 &&
 				json_string_length(warm) < WARM_COMMAND_BYTES);

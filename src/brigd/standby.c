@@ -192,7 +192,7 @@ unsigned int standby_ready(const struct standby_set *set)
 {
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; set != NULL && i < set->count; i++)
+	for (unsigned int i = 0; i < set->count; i++)
 		n += is_ready(&set->places[i]);
 	return n;
 }

@@ -17,7 +17,6 @@ struct standby_set;
 
 /* Keeps `count` of them once there is a default template; NULL: no memory. */
 struct standby_set *standby_set_new(struct app *app, unsigned int count);
-/* Forgets them: their sandboxes end as all others do. */
 void standby_set_free(struct standby_set *set);
 
 /* One that fits, which is the caller's from here on; NULL: there is none. */
@@ -25,7 +24,7 @@ struct sandbox *standby_take(struct standby_set *set,
 			     const struct sandbox_spec *spec,
 			     const struct shape *shape);
 
-/* How many are ready to be taken; 0 of NULL. */
+/* How many are ready to be taken. */
 unsigned int standby_ready(const struct standby_set *set);
 
 #endif

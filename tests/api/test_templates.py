@@ -253,6 +253,28 @@ def test_reset_that_lies(auto):
     assert reply.json["reason"] == "identity"
 
 
+def test_nothing_starts_while_brigd_ends(make_daemon):
+    """A template that waits its turn, a client that is still connected."""
+    daemon = make_daemon("--pool", "0", "--standby", "0")
+    assert ready(daemon)
+    daemon.host.boot = "never"
+    create_v2 = {"memory_mib": 256, "wait_for_ready": False}
+    assert daemon.post("/v2/sandboxes", create_v2).status == 200
+    assert wait_until(lambda: daemon.host.vms)
+    late = daemon.connect()
+    late.connect()
+    daemon.host.exit_delay = 2
+    started = len(daemon.host.started)
+    daemon.process.terminate()
+    time.sleep(0.5)
+    late.request("POST", "/v2/sandboxes", "{}", {"x-api-key": daemon.key})
+    reply = late.getresponse()
+    assert reply.status == 503 and b'"ending"' in reply.read()
+    late.close()
+    assert daemon.process.wait(20) == 0
+    assert len(daemon.host.started) == started
+
+
 # --- the pool
 
 
