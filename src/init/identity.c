@@ -80,6 +80,8 @@ static int update_hosts(const char *hostname)
 				      : fd_read_all(fd, room, HOSTS_MAX - 1);
 		if (got < 0)
 			return (int)got;
+		if ((size_t)got == HOSTS_MAX - 1)
+			return -EFBIG; /* not ours to cut short */
 		room[got] = '\0';
 		r = keep_others(&hosts, room);
 	}

@@ -137,6 +137,10 @@ def test_identity(hosted, host):
         "second", "second", "6d" * 16,
         "62626262-6262-6262-6262-626262626262", "1"]
     assert b"first" not in hosted.sh("cat /etc/hosts").out
+    # A list of hosts that is too long for us is left as it is.
+    hosted.sh("yes 10.0.0.1 a-blocked-host | head -n 10000 > /etc/hosts")
+    configure(conn, 3, hostname=b"third")
+    assert hosted.sh("hostname; wc -l < /etc/hosts").out == b"third\n10000\n"
     assert (host.etc / "machine-id").read_text() == "6d" * 16 + "\n"
 
 
