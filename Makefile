@@ -31,7 +31,8 @@ INIT := main boot configure identity ready quiesce freezer hooks agent reaper \
 	run warm spawn leftover files status cgroup accounts meminfo poweroff \
 	textfile stream frames
 INIT_OBJS := $(INIT:%=src/init/%.o)
-SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch probe)
+SPAWN_OBJS := $(patsubst %,src/spawn/%.o,main request cgroup jail launch kvm \
+	probe)
 BRIGD := main agent api_clone api_create api_delete api_exec api_files api_logs \
 	api_move api_sandbox api_snapshot api_state api_status api_system api_template \
 	args args_make auth body cgroup console creation exec_reply fault frame \

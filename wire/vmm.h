@@ -3,7 +3,7 @@
  *
  * brig-spawn starts brig-vmm as a shell: a jailed process with a virtual
  * machine of the right shape and no guest. It has a few descriptors at fixed
- * numbers, no argument and no environment, and reads one struct vmm_config
+ * numbers, no argument and no environment, and reads its configuration
  * from VMM_FD_CONFIG (a pipe that brig-spawn filled). When it is built it
  * says VMM_READY to brigd and waits to be claimed: by VMM_BOOT, which loads a
  * kernel, or by VMM_RESTORE, which continues a machine that was saved.
@@ -26,7 +26,7 @@
 
 enum vmm_fd {
 	/* 0 and 1 are /dev/null, 2 is the log */
-	VMM_FD_CONFIG = 3,  /* pipe: one struct vmm_config */
+	VMM_FD_CONFIG = 3,  /* pipe: struct vmm_config, then CPUID entries */
 	VMM_FD_CONTROL = 4, /* SOCK_SEQPACKET: struct vmm_msg */
 	VMM_FD_KVM = 5,     /* /dev/kvm */
 	VMM_FD_PROC = 6,    /* procfs of its own PID namespace, mounted nowhere:
@@ -35,7 +35,8 @@ enum vmm_fd {
 };
 
 #define VMM_CONFIG_MAGIC 0x67697262u /* "brig" */
-#define VMM_CONFIG_VERSION 2u
+#define VMM_CONFIG_VERSION 3u
+#define VMM_CPUID_MAX 128u /* entries; KVM knows about 80 */
 
 /* The shape of the machine: what cannot change any more. */
 struct vmm_config {
@@ -44,7 +45,11 @@ struct vmm_config {
 	uint32_t vcpus;      /* 1..BRIG_VCPUS_MAX */
 	uint32_t memory_mib; /* BRIG_MEMORY_MIB_MIN..MAX */
 	uint64_t disk_bytes; /* virtual size of the root disk */
-	uint64_t zero;
+
+	/* So many struct kvm_cpuid_entry2 follow: what this host's KVM said to
+	 * KVM_GET_SUPPORTED_CPUID. 0: brig-vmm asks, which takes longer. */
+	uint32_t cpuid_entries;
+	uint32_t zero;
 };
 static_assert(sizeof(struct vmm_config) == 32, "wire format");
 

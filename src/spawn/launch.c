@@ -14,6 +14,7 @@
 #include "cgroup.h"
 #include "fd.h"
 #include "jail.h"
+#include "kvm.h"
 #include "launch.h"
 #include "log.h"
 #include "num.h"
@@ -139,7 +140,8 @@ static void take_slot(struct slot *s, const char *id)
 }
 
 /* A pipe that holds the configuration, for reading. */
-static int config_pipe(const struct spawn_msg *m)
+static int config_pipe(const struct spawn_msg *m,
+		       const struct cpuid_table *cpuid)
 {
 	const struct vmm_config config = {
 		.magic = VMM_CONFIG_MAGIC,
@@ -147,12 +149,16 @@ static int config_pipe(const struct spawn_msg *m)
 		.vcpus = m->vcpus,
 		.memory_mib = m->memory_mib,
 		.disk_bytes = m->disk_bytes,
+		.cpuid_entries = cpuid->entries,
 	};
 	int ends[2];
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
 	int r = fd_write_all(ends[1], &config, sizeof(config));
+	if (r == 0)
+		r = fd_write_all(ends[1], cpuid->entry,
+				 cpuid->entries * sizeof(cpuid->entry[0]));
 	fd_close(&ends[1]);
 	if (r < 0)
 		fd_close(&ends[0]);
@@ -247,7 +253,7 @@ int launch_start(const struct spawn_msg *m, const int *fds, size_t nfds,
 	cleanup_fd int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm_fd < 0)
 		return -errno;
-	cleanup_fd int config_fd = config_pipe(m);
+	cleanup_fd int config_fd = config_pipe(m, kvm_supported_cpuid(kvm_fd));
 	if (config_fd < 0)
 		return config_fd;
 	cleanup_fd int cgroup_fd = -1;

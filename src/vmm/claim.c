@@ -26,12 +26,19 @@ static int map_console(struct machine *m, int fd)
 		return -errno;
 	if (st.st_size != (off_t)sizeof(struct vmm_console))
 		return -EBADF;
+	struct vmm_console *old = m->serial.console;
+	if (old != NULL && m->console_dev == st.st_dev &&
+	    m->console_ino == st.st_ino) {
+		serial_set_console(&m->serial, old);
+		return 0;
+	}
 	struct vmm_console *console =
 		mmap(NULL, sizeof(*console), PROT_READ | PROT_WRITE, MAP_SHARED,
 		     fd, 0);
 	if (console == MAP_FAILED)
 		return -errno;
-	struct vmm_console *old = m->serial.console;
+	m->console_dev = st.st_dev;
+	m->console_ino = st.st_ino;
 	serial_set_console(&m->serial, console);
 	if (old != NULL)
 		(void)munmap(old, sizeof(*old));
@@ -100,6 +107,7 @@ int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
 	int r = check_boot(m, b, nfds);
 	if (r == 0)
 		r = map_console(m, fds[VMM_BOOT_FD_CONSOLE]);
+	vcpu_pause_all(m->vcpus, m->config.vcpus);
 	if (r == 0)
 		r = load_kernel(m, b, fds);
 	if (r == 0)
@@ -182,14 +190,17 @@ static int load_state(struct machine *m, size_t bytes)
 /* The files first, since the state is checked against them; none of it
  * reaches KVM here. */
 static int load(struct machine *m, const struct vmm_restore *r,
-		const struct restore_fds *f)
+		const struct restore_fds *f, bool again)
 {
+	int delta_fd = f->delta != NULL ? *f->delta : -1;
 	size_t bytes = 0;
 	int e = read_state(m, *f->state, &bytes);
 
-	if (e == 0)
-		e = memory_map(&m->memory, *f->memory,
-			       f->delta != NULL ? *f->delta : -1);
+	vcpu_pause_all(m->vcpus, m->config.vcpus); /* were told to stop */
+	if (e == 0 && again)
+		e = memory_reset(&m->memory, *f->memory, delta_fd);
+	else if (e == 0)
+		e = memory_map(&m->memory, *f->memory, delta_fd);
 	if (e == 0)
 		e = open_disk(m, r->base_bytes, f->base, f->layers, r->layers,
 			      f->top);
@@ -202,11 +213,13 @@ static int load(struct machine *m, const struct vmm_restore *r,
 
 static int set_vcpus(struct machine *m)
 {
+	bool fresh = m->state == MACHINE_SHELL && m->fresh_known;
+	const struct x86_machine *have = fresh ? &m->fresh : NULL;
 	int fds[BRIG_VCPUS_MAX];
 
 	for (unsigned int i = 0; i < m->config.vcpus; i++)
 		fds[i] = m->vcpus[i].fd;
-	return x86_set(&m->x86, m->vm_fd, fds, m->config.vcpus);
+	return x86_set(&m->x86, have, m->vm_fd, fds, m->config.vcpus);
 }
 
 /* Interrupts and kicks that were on their way when the machine was saved. */
@@ -232,8 +245,8 @@ int claim_restore(struct machine *m, const struct vmm_restore *r, int *fds,
 		e = check_base(m, r->base_bytes);
 	if (e < 0)
 		return e;
-	vcpu_pause_all(m->vcpus, m->config.vcpus);
-	e = load(m, r, &f);
+	vcpu_stop_all(m->vcpus, m->config.vcpus);
+	e = load(m, r, &f, again);
 	if (e == 0)
 		e = set_vcpus(m);
 	if (e < 0)

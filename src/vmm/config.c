@@ -20,12 +20,12 @@ int config_check(const struct vmm_config *c)
 	    c->disk_bytes > BRIG_DISK_BYTES_MAX ||
 	    !is_aligned(c->disk_bytes, 1u << 20))
 		return -ERANGE;
-	if (c->zero != 0)
+	if (c->cpuid_entries > KVM_CPUID_MAX || c->zero != 0)
 		return -ERANGE;
 	return 0;
 }
 
-int config_read(int fd, struct vmm_config *ret)
+int config_read(int fd, struct vmm_config *ret, struct kvm_cpuid_table *cpuid)
 {
 	struct vmm_config c;
 	ssize_t n = fd_read_all(fd, &c, sizeof(c));
@@ -37,6 +37,13 @@ int config_read(int fd, struct vmm_config *ret)
 	int r = config_check(&c);
 	if (r < 0)
 		return r;
+	size_t bytes = c.cpuid_entries * sizeof(cpuid->entries[0]);
+	n = fd_read_all(fd, cpuid->entries, bytes);
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n != bytes)
+		return -EPROTO;
+	cpuid->nent = c.cpuid_entries;
 	*ret = c;
 	return 0;
 }

@@ -14,9 +14,10 @@
 #include <stdint.h>
 
 #include "cc.h"
+#include "wire/vmm.h"
 
-/* Entries of a CPUID table that we can hold; KVM knows about 80. */
-#define KVM_CPUID_MAX 128
+/* Entries of a CPUID table that we can hold. */
+#define KVM_CPUID_MAX VMM_CPUID_MAX
 
 /* A struct kvm_cpuid2, which ends in a flexible array, with room. */
 struct kvm_cpuid_table {

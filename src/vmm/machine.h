@@ -5,6 +5,7 @@
 #define BRIG_VMM_MACHINE_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "bus.h"
 #include "dev/blk.h"
@@ -34,15 +35,21 @@ struct machine {
 	int epoll_fd;
 	struct bus bus;
 	struct vcpu vcpus[BRIG_VCPUS_MAX];
-	struct x86_machine x86; /* scratch of a claim or a save */
 
 	struct serial serial;
+	dev_t console_dev; /* what serial.console is mapped from */
+	ino_t console_ino;
 	struct cow disk;
 	struct blk blk;
 	struct vsock vsock;
 	struct rng rng;
 	int kick_fds[BRIG_MMIO_SLOTS][VIRTIO_QUEUES_MAX]; /* ioeventfds */
 	struct save save;
+
+	struct x86_machine x86; /* scratch of a claim or a save */
+
+	bool fresh_known; /* fresh is what the vCPUs of a shell hold */
+	struct x86_machine fresh;
 };
 
 /* What woke the device thread: epoll_data.u64 is kind << 32 | index. */

@@ -24,6 +24,7 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
+	static struct kvm_cpuid_table cpuid;
 	struct vmm_config config;
 
 	log_init("brig-vmm");
@@ -35,10 +36,11 @@ int main(int argc, char **argv)
 	if (prctl(PR_SET_DUMPABLE, 0) < 0 ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		die("prctl: %m");
-	int r = config_read(VMM_FD_CONFIG, &config);
+	int r = config_read(VMM_FD_CONFIG, &config, &cpuid);
 	if (r < 0)
 		die("configuration: %s (brig-spawn starts this program)",
 		    strerrordesc_np(-r));
+	vcpu_supports(&cpuid);
 	machine_build(&machine, &config);
 	machine_run(&machine);
 	return 0;

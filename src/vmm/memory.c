@@ -93,11 +93,13 @@ int memory_reserve(struct memory *m, uint32_t mib, struct gmem *map)
 	uint64_t bytes = (uint64_t)mib << 20;
 	uint64_t low = u64_min(bytes, BRIG_RAM_LOW_END);
 
-	m->host = map_aligned(bytes);
+	*m = (struct memory){
+		.host = map_aligned(bytes),
+		.bytes = bytes,
+		.pagemap_fd = -1,
+	};
 	if (m->host == NULL)
 		return -ENOMEM;
-	m->bytes = bytes;
-	m->inherits = false;
 	/* Fewer faults here and in the nested page table; only a hint. */
 	(void)madvise(m->host, bytes, MADV_HUGEPAGE);
 	(void)madvise(m->host, bytes, MADV_DONTDUMP);
@@ -114,7 +116,7 @@ int memory_reserve(struct memory *m, uint32_t mib, struct gmem *map)
 
 /* A memfd of `bytes` that nobody can write to, shrink or grow any more: what
  * we have checked stays true, and no page of it can fault (SIGBUS). */
-static int check_sealed(int fd, uint64_t bytes)
+static int check_sealed(int fd, uint64_t bytes, struct memory_file *ret)
 {
 	const int need = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -124,7 +126,27 @@ static int check_sealed(int fd, uint64_t bytes)
 		return -EBADF;
 	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != bytes)
 		return -EBADF;
+	*ret = (struct memory_file){ st.st_dev, st.st_ino, st.st_ctim };
 	return 0;
+}
+
+static int check_files(const struct memory *m, int base_fd, int delta_fd,
+		       struct memory_file *base, struct memory_file *delta)
+{
+	int r = check_sealed(base_fd, m->bytes, base);
+
+	*delta = (struct memory_file){ 0 };
+	if (r == 0 && delta_fd >= 0)
+		r = check_sealed(delta_fd, m->bytes, delta);
+	return r;
+}
+
+/* Of files that cannot be written to, the times cannot change either. */
+static bool is_same(const struct memory_file *a, const struct memory_file *b)
+{
+	return a->dev == b->dev && a->ino == b->ino &&
+	       a->made.tv_sec == b->made.tv_sec &&
+	       a->made.tv_nsec == b->made.tv_nsec;
 }
 
 static int map_file(const struct memory *m, uint64_t at, uint64_t bytes, int fd)
@@ -161,19 +183,20 @@ static bool next_run(int fd, uint64_t from, uint64_t *ret_start,
 	return true;
 }
 
-/* The file cannot change, so this ends: each run begins past the last. */
-static int map_delta(const struct memory *m, int fd)
+/* The file cannot change, so this ends: each run begins past the last. With
+ * `again` the runs that are mapped are in place. */
+static int map_delta(struct memory *m, int fd, bool again)
 {
-	unsigned int mapped = 0;
 	uint64_t start;
 	uint64_t end = 0;
 
+	m->mapped = 0;
 	while (end < m->bytes && next_run(fd, end, &start, &end)) {
-		int r;
-		if (end - start >= MAP_RUN_BYTES && mapped++ < MAP_RUNS_MAX)
-			r = map_file(m, start, end - start, fd);
-		else
+		int r = 0;
+		if (end - start < MAP_RUN_BYTES || m->mapped == MAP_RUNS_MAX)
 			r = copy_file(m, start, end - start, fd);
+		else if (m->mapped++, !again)
+			r = map_file(m, start, end - start, fd);
 		if (r < 0)
 			return r;
 	}
@@ -182,18 +205,23 @@ static int map_delta(const struct memory *m, int fd)
 
 int memory_map(struct memory *m, int base_fd, int delta_fd)
 {
-	int r = check_sealed(base_fd, m->bytes);
+	struct memory_file base;
+	struct memory_file delta;
+	int r = check_files(m, base_fd, delta_fd, &base, &delta);
 
-	if (r == 0 && delta_fd >= 0)
-		r = check_sealed(delta_fd, m->bytes);
 	if (r == 0)
 		r = map_file(m, 0, m->bytes, base_fd);
-	if (r == 0 && delta_fd >= 0)
-		r = map_delta(m, delta_fd);
+	if (r < 0)
+		return r;
+	m->mapped = 0;
+	if (delta_fd >= 0)
+		r = map_delta(m, delta_fd, false);
 	if (r < 0)
 		return r;
 	(void)madvise(m->host, m->bytes, MADV_DONTDUMP);
 	m->inherits = true;
+	m->base = base;
+	m->delta = delta;
 	return 0;
 }
 
@@ -245,22 +273,31 @@ static int write_run(struct writer *w, uint64_t at, uint64_t end)
 	return write_all(w, start, end);
 }
 
-/* -ENOTTY: this kernel has no such ioctl. */
-static int scan_runs(struct writer *w)
+static struct pm_scan_arg anonymous_pages(const struct memory *m,
+					  struct page_region *runs, size_t n)
 {
-	static struct page_region runs[512];
-	uint64_t base = (uintptr_t)w->m->host;
-	struct pm_scan_arg arg = {
-		.size = sizeof(arg),
+	uint64_t base = (uintptr_t)m->host;
+
+	return (struct pm_scan_arg){
+		.size = sizeof(struct pm_scan_arg),
+		.start = base,
 		.walk_end = base,
-		.end = base + w->m->bytes,
+		.end = base + m->bytes,
 		.vec = (uintptr_t)runs,
-		.vec_len = ARRAY_LEN(runs),
+		.vec_len = n,
 		.category_inverted = PAGE_IS_FILE | PAGE_IS_PFNZERO,
 		.category_mask = PAGE_IS_FILE | PAGE_IS_PFNZERO,
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
 		.return_mask = PAGE_IS_FILE,
 	};
+}
+
+/* -ENOTTY: this kernel has no such ioctl. */
+static int scan_runs(struct writer *w)
+{
+	static struct page_region runs[512];
+	uint64_t base = (uintptr_t)w->m->host;
+	struct pm_scan_arg arg = anonymous_pages(w->m, runs, ARRAY_LEN(runs));
 
 	while (arg.walk_end < arg.end) {
 		arg.start = arg.walk_end;
@@ -357,5 +394,58 @@ int memory_write(const struct memory *m, int proc_fd, int out_fd,
 		r = -errno;
 	if (r == 0)
 		*ret_bytes = w.bytes;
+	return r;
+}
+
+/* --- going back ------------------------------------------------------------ */
+
+/* Each is a system call and a look at KVM's mappings of its own. */
+#define DROP_RUNS_MAX 128u
+
+/* In a private mapping of a file, pages that are dropped come back as the file
+ * has them. */
+static int drop(const struct memory *m, uint64_t at, uint64_t bytes)
+{
+	return madvise(m->host + at, bytes, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+/* Where there are many runs, or the kernel does not say which, all goes. */
+static int drop_written(const struct memory *m)
+{
+	static struct page_region runs[DROP_RUNS_MAX];
+	struct pm_scan_arg arg = anonymous_pages(m, runs, DROP_RUNS_MAX);
+	uint64_t base = (uintptr_t)m->host;
+	int r = 0;
+
+	int n = ioctl(m->pagemap_fd, PAGEMAP_SCAN, &arg);
+	if (n < 0 || arg.walk_end < arg.end)
+		return drop(m, 0, m->bytes);
+	for (int i = 0; i < n && r == 0; i++)
+		r = drop(m, runs[i].start - base, runs[i].end - runs[i].start);
+	return r;
+}
+
+void memory_prepare_reset(struct memory *m, int proc_fd)
+{
+	if (m->pagemap_fd < 0)
+		m->pagemap_fd = open_pagemap(proc_fd);
+}
+
+int memory_reset(struct memory *m, int base_fd, int delta_fd)
+{
+	struct memory_file base;
+	struct memory_file delta;
+	int r = check_files(m, base_fd, delta_fd, &base, &delta);
+
+	if (r < 0)
+		return r;
+	bool again = is_same(&m->delta, &delta);
+	if (!m->inherits || !is_same(&m->base, &base) ||
+	    (m->mapped > 0 && !again))
+		return memory_map(m, base_fd, delta_fd);
+	r = drop_written(m);
+	if (r == 0 && delta_fd >= 0)
+		r = map_delta(m, delta_fd, again);
+	m->delta = delta;
 	return r;
 }

@@ -21,14 +21,28 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "cc.h"
 #include "gmem.h"
+
+/* A sealed file, to be known again. */
+struct memory_file {
+	uint64_t dev;
+	uint64_t ino; /* 0: no file */
+	struct timespec made;
+};
 
 struct memory {
 	uint8_t *host;  /* owned mapping */
 	uint64_t bytes; /* of RAM */
 	bool inherits;  /* from a memfd: holes of a saved file are not zero */
+
+	/* What memory_map() was given, and runs of the delta that it mapped. */
+	struct memory_file base;
+	struct memory_file delta;
+	unsigned int mapped;
+	int pagemap_fd; /* owned; -1: none */
 };
 
 /* Reserves the range and fills `map`. No memory is used yet. */
@@ -42,6 +56,16 @@ must_check int memory_reserve(struct memory *m, uint32_t mib, struct gmem *map);
  * On another failure the range is unusable. The descriptors stay the
  * caller's. May be called again: what was written is gone. */
 must_check int memory_map(struct memory *m, int base_fd, int delta_fd);
+
+/* The same, for a machine that may have been mapped from these very files
+ * before: then only the pages that were written since go, if
+ * memory_prepare_reset() was called. */
+must_check int memory_reset(struct memory *m, int base_fd, int delta_fd);
+
+/* Opens what tells memory_reset() where pages were written; without it, all
+ * pages go. `proc_fd` is VMM_FD_PROC. For a moment the process is dumpable: so
+ * before there is a guest. */
+void memory_prepare_reset(struct memory *m, int proc_fd);
 
 /* Writes all pages that differ from what memory_map() gave (after a boot: all
  * that are not zero) to the empty file `out_fd`, at their offsets, and sets

@@ -33,7 +33,8 @@
  * takes to wake a thread that sleeps. So the pauser stays awake so often. */
 #define YIELDS_MAX 100
 
-static struct kvm_cpuid_table cpuid; /* of vCPU 0 */
+static struct kvm_cpuid_table supported; /* by KVM; nent 0: not known yet */
+static struct kvm_cpuid_table cpuid;     /* of vCPU 0 */
 
 /* What keeps the vCPUs parked. */
 static struct {
@@ -47,13 +48,21 @@ static struct {
 	.paused = true,
 };
 
+void vcpu_supports(const struct kvm_cpuid_table *table)
+{
+	supported = *table;
+}
+
 static int give_cpuid(struct vcpu *v, int kvm_fd, unsigned int vcpus)
 {
 	static struct kvm_cpuid_table table;
-	int r = kvm_supported_cpuid(kvm_fd, &table);
+	int r = 0;
 
+	if (supported.nent == 0)
+		r = kvm_supported_cpuid(kvm_fd, &supported);
 	if (r < 0)
 		return r;
+	table = supported;
 	cpuid_make(&table, v->id, vcpus);
 	if (v->id == 0)
 		cpuid = table;
@@ -76,6 +85,7 @@ int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd, unsigned int id,
 		      v->fd, 0);
 	if (v->run == MAP_FAILED)
 		return -errno;
+	v->run->immediate_exit = 1; /* paused, like all others */
 	return give_cpuid(v, kvm_fd, vcpus);
 }
 
@@ -167,7 +177,7 @@ static void set_paused(struct vcpu *vcpus, unsigned int n, bool paused)
 				 __ATOMIC_RELEASE);
 }
 
-void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
+void vcpu_stop_all(struct vcpu *vcpus, unsigned int n)
 {
 	pthread_mutex_lock(&gate.lock);
 	if (!gate.paused) {
@@ -178,6 +188,13 @@ void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
 						   VCPU_SIGNAL);
 		}
 	}
+	pthread_mutex_unlock(&gate.lock);
+}
+
+void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
+{
+	vcpu_stop_all(vcpus, n);
+	pthread_mutex_lock(&gate.lock);
 	for (int i = 0; gate.moving > 0 && i < YIELDS_MAX; i++) {
 		pthread_mutex_unlock(&gate.lock);
 		(void)sched_yield();
@@ -188,6 +205,9 @@ void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
 	pthread_mutex_unlock(&gate.lock);
 }
 
+/* The threads are woken without the lock: else the first of them would sleep
+ * again, on the lock, and get the processor a second time when all others have
+ * had their turn. */
 void vcpu_resume_all(struct vcpu *vcpus, unsigned int n)
 {
 	pthread_mutex_lock(&gate.lock);
@@ -197,18 +217,19 @@ void vcpu_resume_all(struct vcpu *vcpus, unsigned int n)
 			(void)r; /* a guest without kvm-clock has no use */
 		}
 		set_paused(vcpus, n, false);
-		pthread_cond_broadcast(&gate.changed);
 	}
 	pthread_mutex_unlock(&gate.lock);
+	pthread_cond_broadcast(&gate.changed);
 }
 
 /* --- the thread ------------------------------------------------------------ */
 
+/* The first KVM_RUN comes back at once, since the vCPUs are paused. But it does
+ * what KVM does only once, which so is over before there is a guest. */
 static void *vcpu_loop(void *arg)
 {
 	struct vcpu *v = arg;
 
-	gate_pass();
 	do {
 		int r = kvm_run_vcpu(v->fd);
 		if (r == 0)

@@ -32,6 +32,11 @@ struct vcpu {
 	pthread_t thread; /* valid when started */
 };
 
+/* What KVM_GET_SUPPORTED_CPUID says, where that is known: to ask takes KVM
+ * some 80 CPUID instructions, which are slow in a virtual machine. Before
+ * vcpu_create(). */
+void vcpu_supports(const struct kvm_cpuid_table *table);
+
 /* Creates vCPU `id` of `vcpus` and sets its CPUID. The irqchip must exist,
  * and no ioeventfd yet. 0 or -errno. */
 must_check int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd,
@@ -41,14 +46,16 @@ must_check int vcpu_create(struct vcpu *v, int kvm_fd, int vm_fd,
 /* The CPUID table that vcpu_create() gave to vCPU 0. */
 const struct kvm_cpuid_table *vcpu_cpuid(void);
 
-/* Starts the thread, which runs until the process ends; parked while the
- * vCPUs are paused. 0 or -errno. */
+/* Starts the thread, which runs until the process ends; it parks while the
+ * vCPUs are paused (vcpu_pause_all() waits for that). 0 or -errno. */
 must_check int vcpu_start(struct vcpu *v);
+
+/* Tells all `n` vCPUs to park and does not wait for it. */
+void vcpu_stop_all(struct vcpu *vcpus, unsigned int n);
 
 /* Returns when all `n` vCPUs stand still: those that were started are parked,
  * or have ended because the machine stops. A vCPU that is in a device's
- * callback finishes it first: so never call this with vmm_lock held. Does
- * nothing when they are paused already. */
+ * callback finishes it first: so never call this with vmm_lock held. */
 void vcpu_pause_all(struct vcpu *vcpus, unsigned int n);
 
 /* Lets them run, after telling the guest's watchdogs that it stood still.

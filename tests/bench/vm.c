@@ -4,12 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kvm.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -27,6 +28,13 @@
 
 static const char *vmm_path;
 static const char *guest_path;
+
+/* What brig-spawn does: asks KVM once, and tells every brig-vmm. */
+static struct {
+	uint32_t nent;
+	uint32_t padding;
+	struct kvm_cpuid_entry2 entries[VMM_CPUID_MAX];
+} cpuid;
 
 /* For results that are -1 and errno. */
 static int ok(int r, const char *what)
@@ -47,6 +55,10 @@ void vm_programs(const char *vmm, const char *guest)
 {
 	vmm_path = vmm;
 	guest_path = guest;
+	cleanup_fd int kvm_fd =
+		ok(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+	cpuid.nent = ARRAY_LEN(cpuid.entries);
+	(void)ok(ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid), "CPUID");
 }
 
 uint64_t clock_ns(void)
@@ -92,11 +104,15 @@ static int config_pipe(void)
 		.vcpus = 1,
 		.memory_mib = VM_MEMORY_MIB,
 		.disk_bytes = VM_DISK_BYTES,
+		.cpuid_entries = cpuid.nent,
 	};
 	int ends[2];
 
 	(void)ok(pipe2(ends, O_CLOEXEC), "pipe2");
 	must(fd_write_all(ends[1], &config, sizeof(config)), "configuration");
+	must(fd_write_all(ends[1], cpuid.entries,
+			  cpuid.nent * sizeof(cpuid.entries[0])),
+	     "configuration");
 	fd_close(&ends[1]);
 	return ends[0];
 }
@@ -110,12 +126,24 @@ static int move_up(int fd)
 	return up;
 }
 
+/* In the child of a vfork: system calls only. */
+noreturn_fn static void become_vmm(const int *fds, size_t n)
+{
+	static char name[] = "brig-vmm";
+	char *argv[] = { name, NULL };
+	char *envp[] = { NULL };
+
+	for (size_t i = 0; i < n; i++) {
+		if (dup2(fds[i], VMM_FD_CONFIG + (int)i) < 0)
+			_exit(127);
+	}
+	(void)execve(vmm_path, argv, envp);
+	_exit(127);
+}
+
 void vm_start(struct vm *v)
 {
-	char *argv[] = { (char[]){ "brig-vmm" }, NULL };
-	char *envp[] = { NULL };
 	int pair[2];
-	posix_spawn_file_actions_t actions;
 
 	(void)ok(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair),
 		 "socketpair");
@@ -126,14 +154,9 @@ void vm_start(struct vm *v)
 		move_up(ok(open("/proc", O_PATH | O_CLOEXEC), "/proc")),
 	};
 	v->control = pair[0];
-	must(-posix_spawn_file_actions_init(&actions), "posix_spawn");
-	for (int i = 0; i < (int)ARRAY_LEN(fds); i++)
-		must(-posix_spawn_file_actions_adddup2(&actions, fds[i],
-						       VMM_FD_CONFIG + i),
-		     "posix_spawn");
-	must(-posix_spawn(&v->pid, vmm_path, &actions, NULL, argv, envp),
-	     vmm_path);
-	must(-posix_spawn_file_actions_destroy(&actions), "posix_spawn");
+	v->pid = ok(vfork(), "vfork");
+	if (v->pid == 0)
+		become_vmm(fds, ARRAY_LEN(fds));
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		fd_close(&fds[i]);
 }

@@ -66,12 +66,20 @@ def make_quiet():
         yield saved
 
 
+@pytest.fixture(name="shells", params=["new", "idle"])
+def make_shells(request, monkeypatch):
+    """Restores into a shell that has just been started, and into one that
+    had the time to look at what it need not set."""
+    monkeypatch.setattr(Tiny, "waits", request.param == "idle")
+
+
 def word(saved, at):
     return struct.unpack("<I", saved.read(at, 4))[0]
 
 
 # --- the machine goes on -----------------------------------------------------
 
+@pytest.mark.usefixtures("shells")
 def test_source_and_copy_go_on_from_the_same_value():
     """Registers, memory, and a line that was half way out."""
     with booted(*TALKING) as vm:
@@ -163,6 +171,7 @@ def counters(saved, vcpus):
 
 
 @pytest.mark.parametrize("vcpus", [2, 4, 8])
+@pytest.mark.usefixtures("shells")
 def test_every_vcpu_goes_on(vcpus):
     first = saved_of((tiny.START_VCPUS, vcpus - 1), vcpus=vcpus)
     with first, Tiny(saved=first) as copy, Tiny(saved=first) as other:
@@ -198,6 +207,7 @@ def registers_of(image):
     return image[:5], image[24:28], mantissas, image[160:288]
 
 
+@pytest.mark.usefixtures("shells")
 def test_floating_point_and_sse_registers():
     image = fx_image()
     saved = saved_of(*fill(WORD, image), (tiny.FXRSTOR, WORD))
@@ -217,6 +227,7 @@ MSRS = {
 }
 
 
+@pytest.mark.usefixtures("shells")
 def test_msrs_and_debug_registers():
     ops = [(tiny.WRMSR, i, v & 0xFFFFFFFF, v >> 32) for i, v in MSRS.items()]
     saved = saved_of(*ops, (tiny.SET_DR0, 0x89ABCDE0))
@@ -228,6 +239,7 @@ def test_msrs_and_debug_registers():
     assert words[-1] == 0x89ABCDE0
 
 
+@pytest.mark.usefixtures("shells")
 def test_time_stamp_counter_goes_on():
     """It goes on from where it was, at its pace; it does not jump back."""
     def tsc(lines):
@@ -252,6 +264,7 @@ APIC = 0xFEE00000
 TIMER, INITIAL, CURRENT, DIVIDE, IRR_40 = 0x320, 0x380, 0x390, 0x3E0, 0x220
 
 
+@pytest.mark.usefixtures("shells")
 def test_timer_of_the_local_apic_expires_in_the_copy():
     """One shot that was running when the machine was saved."""
     saved = saved_of(
@@ -266,6 +279,7 @@ def test_timer_of_the_local_apic_expires_in_the_copy():
                      f"{APIC + CURRENT:08x}=00000000"], lines
 
 
+@pytest.mark.usefixtures("shells")
 def test_deadline_timer_that_was_not_armed_works_in_the_copy():
     saved = saved_of((tiny.WRITE, APIC + 0xF0, 0x1FF),
                      (tiny.WRITE, APIC + TIMER, 2 << 17 | 0x41))
@@ -311,6 +325,7 @@ def test_c21_no_copy_sees_another():
                         f"same={pages // 2:08x}", f"same={pages // 2:08x}"]
 
 
+@pytest.mark.usefixtures("shells")
 def test_c09_every_page_of_a_small_machine():
     """Untouched pages are those of the source, touched ones are private."""
     first, pages = 0x800, 0x7000  # 8 to 120 MiB
@@ -382,6 +397,7 @@ def test_chain_of_saves(quiet):
                 [f"{0x1000 + i:04x}" for i in range(6)]
 
 
+@pytest.mark.usefixtures("shells")
 def test_reset_goes_back(quiet):
     ask = [(tiny.READ, WORD), (tiny.WRITE, WORD, 0x22222222)]
     with Tiny(saved=quiet, ask=ask) as vm:
@@ -591,6 +607,7 @@ def test_c13_a_hundred_saves_while_it_talks():
         assert vm.console() in TALK, "the ring may have gone round"
 
 
+@pytest.mark.usefixtures("shells")
 def test_resets_do_not_leak(quiet):
     with Tiny(saved=quiet, ask=[]) as vm:
         counts = set()
@@ -711,6 +728,7 @@ def state_of(saved):
     return os.pread(saved.state, saved.state_bytes, 0)
 
 
+@pytest.mark.usefixtures("shells")
 def test_c10_flipped_bits_are_refused(quiet):
     """200 bits spread over the file, and all of its head and end."""
     good = state_of(quiet)

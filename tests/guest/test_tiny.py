@@ -252,15 +252,17 @@ def test_a02_registers_are_frozen_after_driver_ok():
 
 @pytest.mark.parametrize("config", [
     b"", b"x" * 31,
-    tiny.CONFIG.pack(0, 2, 1, 128, 64 << 20, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 1, 1, 128, 64 << 20, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 0, 128, 64 << 20, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 9, 128, 64 << 20, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 127, 64 << 20, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 16385, 64 << 20, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, (64 << 20) + 1, 0),
-    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, 64 << 20, 1),
-], ids=range(10))
+    tiny.CONFIG.pack(0, 3, 1, 128, 64 << 20, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 2, 1, 128, 64 << 20, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 0, 128, 64 << 20, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 9, 128, 64 << 20, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 1, 127, 64 << 20, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 1, 16385, 64 << 20, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 1, 128, (64 << 20) + 1, 0, 0),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 1, 128, 64 << 20, 0, 1),
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 1, 128, 64 << 20, 129, 0) + b"x" * 5160,
+    tiny.CONFIG.pack(tiny.MAGIC, 3, 1, 128, 64 << 20, 2, 0) + b"x" * 79,
+], ids=range(12))
 def test_bad_configuration_is_refused(config):
     t = Tiny(config=config)
     assert t.process.wait(5) == 1

@@ -20,14 +20,14 @@ VMM = Path(os.environ.get("BRIG_VMM", ROOT / "build/gcc/bin/brig-vmm"))
 GUESTS = ROOT / "build/tests/guest"
 
 RING = 64 << 10
-CONFIG = struct.Struct("<IIIIQQ")
+CONFIG = struct.Struct("<IIIIQII")
 MSG = struct.Struct("<IIiIQ56s")
 BOOT_BODY = struct.Struct("<QII")
 RESTORE_BODY = struct.Struct("<QII")
 SAVE_BODY = struct.Struct("<II")
 SAVED_BODY = struct.Struct("<QQQII")
 MAGIC = 0x67697262
-CONFIG_VERSION = 2
+CONFIG_VERSION = 3
 
 CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM = range(1, 10)
 REPLY, RUNNING, ACCEPT, STOPPED, READY, SAVED = range(16, 22)
@@ -344,13 +344,15 @@ class Monitor:
 class Tiny(Monitor):
     """A brig-vmm of our own, with the rights of the test."""
 
+    waits = False  # with a restore, until the shell is idle
+
     def __init__(self, guest=None, data=b"", *, vcpus=1, memory_mib=128,
                  disk_bytes=64 << 20, base=b"", config=None, kernel=None,
                  saved=None, flags=0, ask=None):
         super().__init__(saved.shape if saved else
                          (vcpus, memory_mib, disk_bytes))
         if config is None:
-            config = CONFIG.pack(MAGIC, CONFIG_VERSION, *self.shape, 0)
+            config = CONFIG.pack(MAGIC, CONFIG_VERSION, *self.shape, 0, 0)
         reader, writer = os.pipe()
         os.write(writer, config)
         os.close(writer)
@@ -361,9 +363,20 @@ class Tiny(Monitor):
             os.close(fd)
         self.theirs = -1
         if saved:
+            if self.waits:
+                self.wait_idle()
             self.restore(saved, flags, ask=ask)
         elif guest is not None:
             self.boot(kernel or GUESTS / f"{guest}.elf", data, base)
+
+    def wait_idle(self, timeout=10.0):
+        """Returns when the shell has done what it does while nobody asks."""
+        end = time.monotonic() + timeout
+        fds = f"/proc/{self.process.pid}/fd"
+        while not any(os.readlink(f"{fds}/{fd}").endswith("/pagemap")
+                      for fd in os.listdir(fds)):
+            assert time.monotonic() < end, "the shell does not get ready"
+            time.sleep(0.001)
 
     @staticmethod
     def _spawn(fds):

@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@
 
 static bool no_scan;        /* PAGEMAP_SCAN is not there */
 static unsigned int ioctls; /* how often it was asked for */
+static bool no_prepare;     /* memory_prepare_reset() is not called */
 static int proc_fd;
 
 int __real_ioctl(int fd, unsigned long request, void *arg);
@@ -77,13 +79,18 @@ static int sealed(int fd)
 	return fd;
 }
 
-static int full_base(void)
+static int full_base_of(uint32_t who)
 {
 	int fd = file(BYTES);
 
 	for (uint32_t i = 0; i < PAGES; i++)
-		put(fd, 1, i);
+		put(fd, who, i);
 	return sealed(fd);
+}
+
+static int full_base(void)
+{
+	return full_base_of(1);
 }
 
 static bool has_data(int fd, uint32_t page)
@@ -117,6 +124,14 @@ static void assert_page(const struct memory *m, uint32_t who, uint32_t number)
 static void touch(struct memory *m, uint32_t who, uint32_t number)
 {
 	fill(m->host + (uint64_t)number * PAGE, who, number);
+}
+
+static unsigned long own_faults(void)
+{
+	struct rusage usage;
+
+	assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+	return (unsigned long)usage.ru_minflt;
 }
 
 static int write_out(const struct memory *m, uint64_t *ret_bytes)
@@ -295,6 +310,96 @@ static void maps_again(void **state)
 	assert_page(&m, 1, 9);
 	release(&m);
 	close(base);
+}
+
+/* Resets, looks at every page, writes to every so manieth. */
+static void goes_back(struct memory *m, int base, uint32_t who, int delta,
+		      uint32_t every)
+{
+	assert_int_equal(memory_reset(m, base, delta), 0);
+	for (uint32_t i = 0; i < PAGES; i++) {
+		bool in_delta = delta >= 0 && has_data(delta, i);
+		assert_page(m, in_delta ? 2 : who, i);
+	}
+	for (uint32_t i = 0; i < PAGES; i += every)
+		touch(m, 3, i);
+}
+
+/* To the same files, to another delta, to none, to another base; with few and
+ * with many pages to drop. */
+static void resets(void **state)
+{
+	struct memory m;
+	uint64_t bytes;
+	int base = full_base();
+	int mapped = file(BYTES);
+	int copied = file(BYTES);
+	int other = full_base_of(4);
+
+	for (uint32_t i = DELTA_FIRST; i <= DELTA_LAST; i++)
+		put(mapped, 2, i);
+	put(mapped, 2, 0);
+	put(copied, 2, 3);
+	put(copied, 2, DELTA_FIRST);
+	(void)sealed(mapped);
+	(void)sealed(copied);
+	reserve(&m, MIB);
+	if (!no_prepare)
+		memory_prepare_reset(&m, proc_fd);
+	touch(&m, 3, 1);
+	const int deltas[] = { -1,     -1,     copied, copied, -1,
+			       mapped, mapped, copied, mapped, -1 };
+	for (uint32_t i = 0; i < 2 * ARRAY_LEN(deltas); i++) {
+		int delta = deltas[i / 2];
+		goes_back(&m, base, 1, delta, i % 2 ? 2 : PAGES / 3);
+		if (i % 3 == 0)
+			goes_back(&m, other, 4, delta, PAGES / 5);
+	}
+	/* what is written then is what differs from the base */
+	assert_int_equal(memory_reset(&m, base, -1), 0);
+	touch(&m, 3, 5);
+	int out = write_out(&m, &bytes);
+	assert_int_equal(bytes, PAGE);
+	assert_int_equal(memory_reset(&m, base, out), -EBADF); /* not sealed */
+	assert_page(&m, 3, 5);
+	release(&m);
+	close(base);
+	close(mapped);
+	close(copied);
+	close(other);
+	close(out);
+}
+
+/* Pages that were only read stay mapped. */
+static void drops_only_what_was_written(void **state)
+{
+	static unsigned char in[PAGES];
+	struct memory m;
+	int base = full_base();
+
+	reserve(&m, MIB);
+	memory_prepare_reset(&m, proc_fd);
+	assert_int_equal(memory_map(&m, base, -1), 0);
+	(void)madvise(m.host, m.bytes, MADV_POPULATE_READ);
+	touch(&m, 3, 5);
+	unsigned long faults = own_faults();
+	assert_int_equal(memory_reset(&m, base, -1), 0);
+	for (uint32_t i = 0; i < PAGES; i++)
+		in[i] = *(volatile uint8_t *)(m.host + (uint64_t)i * PAGE);
+	assert_in_range(own_faults() - faults, 1, 20);
+	assert_page(&m, 1, 5);
+	release(&m);
+	close(base);
+}
+
+static void resets_without_pagemap_scan(void **state)
+{
+	no_scan = true;
+	resets(state);
+	no_scan = false;
+	no_prepare = true;
+	resets(state);
+	no_prepare = false;
 }
 
 static unsigned int count_mappings(void)
@@ -503,6 +608,9 @@ int main(void)
 		cmocka_unit_test(writes_nothing_of_nothing),
 		cmocka_unit_test(writes_what_was_touched),
 		cmocka_unit_test(maps_again),
+		cmocka_unit_test(resets),
+		cmocka_unit_test(drops_only_what_was_written),
+		cmocka_unit_test(resets_without_pagemap_scan),
 		cmocka_unit_test(bounds_its_mappings),
 		cmocka_unit_test(crosses_the_hole),
 		cmocka_unit_test(refuses_what_can_change),

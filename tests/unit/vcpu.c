@@ -281,7 +281,7 @@ static void goes_on_elsewhere(void **state)
 	vcpu_pause_all(vm.vcpus, VCPUS);
 	memcpy(vm.ram, ram, RAM_BYTES);
 	start = now_us();
-	r = x86_set(&loaded, vm.vm_fd, vm.fds, VCPUS);
+	r = x86_set(&loaded, NULL, vm.vm_fd, vm.fds, VCPUS);
 	print_message("get %llu us, set %llu us, file %zu bytes\n",
 		      (unsigned long long)us,
 		      (unsigned long long)(now_us() - start), bytes);
@@ -296,7 +296,8 @@ static void goes_on_elsewhere(void **state)
 
 	build(&copy);
 	memcpy(copy.ram, ram, RAM_BYTES);
-	assert_int_equal(x86_set(&loaded, copy.vm_fd, copy.fds, VCPUS), 0);
+	assert_int_equal(x86_set(&loaded, NULL, copy.vm_fd, copy.fds, VCPUS),
+			 0);
 	/* what KVM holds of it now is what was saved */
 	static struct x86_machine again;
 	assert_int_equal(x86_get(&again, copy.vm_fd, copy.fds, VCPUS), 0);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <x86intrin.h>
 
 #include <cmocka.h>
 
@@ -38,7 +39,8 @@ static struct {
 	int scaling;
 	uint32_t lvt_timer;
 	uint64_t deadline;
-	uint64_t now; /* the host's TSC: moves on with each request */
+	uint64_t scale; /* of the host's TSC */
+	uint32_t msrs_set;
 	uint64_t offsets[VCPUS];
 	uint64_t msr_some[VCPUS];
 	uint64_t msr_deadline[VCPUS];
@@ -50,13 +52,18 @@ static struct x86_machine x;
 
 /* --- the model ------------------------------------------------------------- */
 
+static uint64_t host_tsc(void)
+{
+	return __rdtsc() * kvm.scale;
+}
+
 static bool read_msr(int fd, uint32_t index, struct kvm_msr_entry *e)
 {
 	switch (index) {
 	case MSR_UNREADABLE:
 		return false;
 	case MSR_TSC:
-		e->data = kvm.now + kvm.offsets[fd];
+		e->data = host_tsc() + kvm.offsets[fd];
 		return true;
 	case MSR_FIXED:
 		e->data = 7;
@@ -82,6 +89,7 @@ static int get_msrs(int fd, struct kvm_msrs *msrs)
 
 static int set_msrs(int fd, const struct kvm_msrs *msrs)
 {
+	kvm.msrs_set = msrs->nmsrs;
 	for (uint32_t i = 0; i < msrs->nmsrs; i++) {
 		const struct kvm_msr_entry *e = &msrs->entries[i];
 		if (e->index == MSR_FIXED || e->index == MSR_UNREADABLE)
@@ -137,7 +145,6 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
 	assert_true(kvm.count < ARRAY_LEN(kvm.requests));
 	kvm.requests[kvm.count] = request;
 	kvm.on[kvm.count++] = fd;
-	kvm.now += 3;
 	switch (request) {
 	case KVM_CHECK_EXTENSION:
 		return (uintptr_t)arg == KVM_CAP_TSC_CONTROL ? kvm.scaling : 0;
@@ -145,6 +152,9 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
 		return list_msrs(arg);
 	case KVM_GET_TSC_KHZ:
 		return kvm.khz;
+	case KVM_SET_TSC_KHZ:
+		kvm.scale = 3;
+		return 0;
 	case KVM_GET_MSRS:
 		return get_msrs(fd, arg);
 	case KVM_SET_MSRS:
@@ -201,7 +211,7 @@ static int set_up(void **state)
 	memset(&kvm, 0, sizeof(kvm));
 	memset(&x, 0, sizeof(x));
 	kvm.khz = 2400000;
-	kvm.now = 1000000;
+	kvm.scale = 1;
 	kvm.offsets[0] = TSC_OFFSET;
 	kvm.offsets[1] = TSC_OFFSET + 500;
 	kvm.deadline = 99;
@@ -278,10 +288,15 @@ static void keeps_the_timer(void **state)
 
 /* --- writing --------------------------------------------------------------- */
 
-static int set(void)
+static int set_over(const struct x86_machine *have)
 {
 	kvm.count = 0;
-	return x86_set(&x, VM_FD, fds, VCPUS);
+	return x86_set(&x, have, VM_FD, fds, VCPUS);
+}
+
+static int set(void)
+{
+	return set_over(NULL);
 }
 
 static void writes_in_order(void **state)
@@ -309,11 +324,13 @@ static void continues_the_tsc(void **state)
 {
 	get();
 	kvm.offsets[0] = kvm.offsets[1] = 0;
-	kvm.now += 1000000000; /* on a host that runs for longer */
-	uint64_t start = kvm.now;
+	x.vcpu[0].tsc -= 1000000000; /* on a host that runs for longer */
+	x.vcpu[1].tsc -= 1000000000;
+	uint64_t start = host_tsc();
 	assert_int_equal(set(), 0);
-	uint64_t tsc = start + kvm.offsets[0];
-	assert_true(tsc <= x.vcpu[0].tsc && x.vcpu[0].tsc - tsc < 100);
+	assert_true(start + kvm.offsets[0] <= x.vcpu[0].tsc);
+	assert_true(host_tsc() + kvm.offsets[0] >= x.vcpu[0].tsc);
+	assert_int_equal(times(KVM_GET_MSRS), 2); /* those of MSR_FIXED */
 	assert_int_equal(kvm.offsets[1] - kvm.offsets[0], 500);
 	assert_int_equal(kvm.msr_deadline[0], 99);
 }
@@ -326,7 +343,7 @@ static void refuses_another_rate(void **state)
 	assert_int_equal(times(KVM_SET_TSC_KHZ), 0);
 	x.tsc_khz += 1;
 	assert_int_equal(set(), -ENOTSUP);
-	assert_int_equal(kvm.count, 1);
+	assert_int_equal(kvm.count, 0);
 	x.tsc_khz = 1;
 	assert_int_equal(set(), -ENOTSUP);
 	x.tsc_khz = UINT32_MAX;
@@ -335,6 +352,67 @@ static void refuses_another_rate(void **state)
 	assert_int_equal(x86_init(0), 0);
 	assert_int_equal(set(), 0);
 	assert_int_equal(times(KVM_SET_TSC_KHZ), VCPUS);
+
+	/* from now on only KVM knows the TSC */
+	uint64_t start = host_tsc();
+	assert_int_equal(set(), 0);
+	assert_int_equal(times(KVM_SET_TSC_KHZ), 0);
+	assert_true(start + kvm.offsets[0] <= x.vcpu[0].tsc);
+	assert_true(host_tsc() + kvm.offsets[0] >= x.vcpu[0].tsc);
+}
+
+/* What has changed in vCPU 1, and the one request that sets it there. */
+static void sets_only(void *what, unsigned long request)
+{
+	static struct x86_machine have;
+
+	have = x;
+	*(uint8_t *)what ^= 1;
+	assert_int_equal(set_over(&have), 0);
+	/* besides the clock and the TSCs */
+	assert_int_equal(kvm.count, 1 + VCPUS + 1);
+	(void)when(request == KVM_SET_IRQCHIP ? VM_FD : 1, request);
+}
+
+static void sets_what_is_not_there(void **state)
+{
+	static struct x86_machine have;
+	struct x86_vcpu *v = &x.vcpu[1];
+
+	kvm.msr_some[0] = kvm.msr_some[1] = 5;
+	get();
+	v->xcrs.nr_xcrs = 1;
+	have = x;
+	assert_int_equal(set_over(&have), 0);
+	assert_int_equal(kvm.count, 1 + VCPUS);
+	sets_only(&v->mp_state, KVM_SET_MP_STATE);
+	sets_only(&v->regs.rip, KVM_SET_REGS);
+	sets_only(&v->sregs.cr3, KVM_SET_SREGS);
+	sets_only(&v->xsave[sizeof(v->xsave) - 1], KVM_SET_XSAVE);
+	sets_only(&v->xcrs.xcrs[0].value, KVM_SET_XCRS);
+	sets_only(&v->debugregs.dr7, KVM_SET_DEBUGREGS);
+	sets_only(&v->lapic.regs[0x320], KVM_SET_LAPIC);
+	sets_only(&v->events.nmi.pending, KVM_SET_VCPU_EVENTS);
+	sets_only(&x.pic[1].chip.pic.imr, KVM_SET_IRQCHIP);
+	sets_only(&x.ioapic.chip.ioapic.redirtbl[23], KVM_SET_IRQCHIP);
+	for (uint32_t i = 0; i < v->msr_count; i++) {
+		if (v->msrs[i].index == MSR_SOME)
+			sets_only(&v->msrs[i].value, KVM_SET_MSRS);
+	}
+	assert_int_equal(kvm.msr_some[1], 4);
+	assert_int_equal(kvm.msrs_set, 1);
+
+	/* in another mode the APIC has other registers */
+	have = x;
+	v->sregs.apic_base ^= 0x400;
+	assert_int_equal(set_over(&have), 0);
+	assert_true(when(1, KVM_SET_SREGS) < when(1, KVM_SET_LAPIC));
+
+	/* MSRs that it has and that nobody knew it to have */
+	have = x;
+	have.vcpu[1].msr_count = 1;
+	assert_int_equal(set_over(&have), 0);
+	assert_true(kvm.msrs_set > 1);
 }
 
 static void skips_only_what_is_harmless(void **state)
@@ -371,7 +449,11 @@ static void gives_the_cpuid_of_the_file(void **state)
 	x.own_cpuid = true;
 	x.cpuid.nent = 2;
 	x.cpuid.entries[1].function = 1;
-	assert_int_equal(set(), 0);
+	/* and nothing of what was there counts */
+	static struct x86_machine have;
+	have = x;
+	assert_int_equal(set_over(&have), 0);
+	(void)when(1, KVM_SET_REGS);
 	assert_int_equal(times(KVM_SET_CPUID2), VCPUS);
 	assert_true(when(0, KVM_SET_CPUID2) < when(0, KVM_SET_SREGS));
 	assert_int_equal(kvm.apic_id[1], 1);
@@ -393,6 +475,7 @@ int main(void)
 		TEST(writes_in_order),
 		TEST(continues_the_tsc),
 		TEST(refuses_another_rate),
+		TEST(sets_what_is_not_there),
 		TEST(skips_only_what_is_harmless),
 		TEST(gives_the_cpuid_of_the_file),
 	};

@@ -57,10 +57,13 @@ must_check int x86_get(struct x86_machine *x, int vm_fd, const int *vcpu_fds,
 		       uint32_t vcpus);
 
 /* Gives it to KVM, for vCPUs that stand still: new ones, or those of a machine
- * that goes back to this state. The memory must be in place before: KVM reads
- * page tables and writes times. 0, -ENOTSUP (before anything was done) when
- * the TSC is of another rate than what the guest knows, or -errno. */
-must_check int x86_set(const struct x86_machine *x, int vm_fd,
+ * that goes back to this state. `have` is what x86_get() said of vCPUs that
+ * have not run since, and what is the same there is not set again; NULL: all
+ * is. The memory must be in place before: KVM reads page tables and writes
+ * times. 0, -ENOTSUP (before anything was done) when the TSC is of another
+ * rate than what the guest knows, or -errno. */
+must_check int x86_set(const struct x86_machine *x,
+		       const struct x86_machine *have, int vm_fd,
 		       const int *vcpu_fds, uint32_t vcpus);
 
 /* Saves, or loads and validates. `host` is the CPUID that this machine's vCPU
