@@ -26,6 +26,10 @@ if [ "${1:-}" != --force ] && image_is_current "$hash" "$root" "$initrd"; then
 fi
 need mmdebstrap mke2fs debugfs dumpe2fs tar cpio depmod modinfo
 
+is_built_in() { # tree module
+	grep -q "/${2//_/[_-]}\.ko$" "$1/modules.builtin"
+}
+
 # The modules with all they need, and modules.dep for busybox's modprobe.
 copy_modules() {
 	local tree version name file wanted=("${modules[@]}") next
@@ -36,6 +40,9 @@ copy_modules() {
 		next=()
 		for name in "${wanted[@]}"; do
 			file=$(find "$tree" -name "${name//_/[_-]}.ko")
+			if [ -z "$file" ] && is_built_in "$tree" "$name"; then
+				continue
+			fi
 			[ -f "$file" ] || die "no module $name in $tree"
 			cp "$file" "$WORK/initrd/lib/modules/$version/"
 			mapfile -t -O ${#next[@]} next < <(modinfo -F depends \
@@ -43,9 +50,10 @@ copy_modules() {
 		done
 		wanted=("${next[@]}")
 	done
+	cp "$tree/modules.builtin" "$WORK/initrd/lib/modules/$version/"
 	depmod -b "$WORK/initrd" "$version"
-	(cd "$WORK/initrd/lib/modules/$version" &&
-		find . -name 'modules.*' ! -name modules.dep -delete)
+	(cd "$WORK/initrd/lib/modules/$version" && find . -name 'modules.*' \
+		! -name modules.dep ! -name modules.builtin -delete)
 }
 
 make_initrd() {

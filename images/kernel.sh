@@ -1,14 +1,16 @@
 #!/bin/bash
-# kernel.sh - fetch Debian's cloud kernel and unpack what brig boots from it.
+# kernel.sh - fetch Debian's cloud kernels and unpack what brig boots from them.
 # SPDX-License-Identifier: Apache-2.0
 #
 # usage: images/kernel.sh [--force]
-# result, without installing the package and without root, in build/images:
+# result, without installing a package and without root, in build/images:
 #   vmlinux            the guest kernel: the ELF inside the bzImage, so that no
-#                      guest ever runs a decompressor; the host VM's, too
+#                      guest ever runs a decompressor
 #   modules/           what brig-init loads, in the order of modules/list
-#   modules-full/      the whole module tree, for the host VM
-#   kernel.version     package and version
+#   host/vmlinux       the kernel of the host VM: of backports where apt knows
+#                      them (docs/decisions/0009), else the same
+#   modules-full/      its whole module tree
+#   kernel.version     packages and versions
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -28,40 +30,60 @@ guest_modules=(
 	drivers/misc/pvpanic/pvpanic-mmio
 )
 
-# The newest kernel that the machine's apt knows.
-find_version() {
-	local meta=linux-image-cloud-amd64
-	package=$(apt-cache depends --important "$meta" |
+# package OPTION...: name=version of the kernel that apt-cache finds with these
+# options.
+package() {
+	local meta=linux-image-cloud-amd64 name
+	name=$(apt-cache "$@" depends --important "$meta" |
 		sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
-	[ -n "$package" ] || die "apt knows no package $meta: run apt-get update"
-	version=$(apt-cache show --no-all-versions "$package" |
-		sed -n 's/^Version: //p')
+	[ -n "$name" ] || die "apt knows no package $meta: run apt-get update"
+	echo "$name=$(apt-cache "$@" show --no-all-versions "$name" |
+		sed -n 's/^Version: //p')"
 }
 
-fetch() {
-	(cd "$WORK" && apt-get -q download "$package=$version")
-	dpkg-deb -x "$WORK"/linux-image-*.deb "$WORK/root"
+backports() {
+	apt-cache policy | sed -n 's/.*n=\([a-z]*-backports\).*/\1/p' |
+		sed -n 1p
 }
 
-# The setup header (Documentation/arch/x86/boot.rst): setup_sects at 0x1f1,
-# payload_offset at 0x248, payload_length at 0x24c. The payload is an LZ4
-# legacy stream with the unpacked size in its last four bytes.
-field() { od -An -v -j "$2" -N "$3" -t "u$3" "$1" | tr -d ' '; }
+fetch() { # package DIR
+	mkdir "$2"
+	(cd "$2" && apt-get -q download "$1")
+	dpkg-deb -x "$2"/linux-image-*.deb "$2/root"
+}
+
+# unpack BZIMAGE ELF. The setup header (Documentation/arch/x86/boot.rst):
+# setup_sects at 0x1f1, payload_offset at 0x248, payload_length at 0x24c. The
+# payload is a stream of LZ4 (legacy) or Zstandard, with the unpacked size in
+# its last four bytes.
+field() { od -An -v -j "$2" -N "$3" -t "$4$3" "$1" | tr -d ' '; }
 unpack() {
-	local bzimage start length
-	bzimage=$(echo "$WORK"/root/boot/vmlinuz-*)
-	start=$((($(field "$bzimage" $((0x1f1)) 1) + 1) * 512 +
-		$(field "$bzimage" $((0x248)) 4)))
-	length=$(($(field "$bzimage" $((0x24c)) 4) - 4))
-	head -c $((start + length)) "$bzimage" | tail -c "$length" |
-		lz4 -d -q - "$WORK/vmlinux"
-	[ "$(head -c 4 "$WORK/vmlinux" | od -An -c | tr -d ' ')" = '177ELF' ] ||
-		die "the payload is no ELF file"
+	local start length program
+	start=$((($(field "$1" $((0x1f1)) 1 u) + 1) * 512 +
+		$(field "$1" $((0x248)) 4 u)))
+	length=$(($(field "$1" $((0x24c)) 4 u) - 4))
+	case $(field "$1" "$start" 4 x) in
+	184c2102) program=lz4 ;;
+	fd2fb528) program=zstd ;;
+	*) die "$1 is packed in a way that is not known here" ;;
+	esac
+	head -c $((start + length)) "$1" | tail -c "$length" |
+		"$program" -d -q -c >"$2"
+	[ "$(head -c 4 "$2" | od -An -c | tr -d ' ')" = '177ELF' ] ||
+		die "the payload of $1 is no ELF file"
 }
 
+unpack_both() {
+	unpack "$(echo "$WORK"/guest/root/boot/vmlinuz-*)" "$WORK/vmlinux"
+	unpack "$(echo "$WORK"/host/root/boot/vmlinuz-*)" "$WORK/host-vmlinux"
+}
+
+# Their compression is known to few programs, and to none of the initrds'.
 pick_modules() {
 	local module tree
-	tree=$(echo "$WORK"/root/lib/modules/*)
+	find "$WORK"/*/root/lib/modules -name '*.ko.xz' -print0 |
+		xargs -0 -r -n 64 xz -d
+	tree=$(echo "$WORK"/guest/root/lib/modules/*)
 	mkdir "$WORK/modules"
 	for module in "${guest_modules[@]}"; do
 		cp "$tree/kernel/$module.ko" "$WORK/modules/"
@@ -70,22 +92,27 @@ pick_modules() {
 }
 
 image_begin kernel
-find_version
-echo "$package $version" >"$WORK/version"
+guest=$(package)
+suite=$(backports)
+host=$(package ${suite:+-o "APT::Default-Release=$suite"})
+printf '%s\n' "guest $guest" "host $host" >"$WORK/version"
 hash=$(recipe_hash "$here/lib.sh" "$here/kernel.sh" "$WORK/version")
 if [ "${1:-}" != --force ] && image_is_current "$hash" "$OUT/vmlinux" \
-	"$OUT/modules/list" "$OUT/kernel.version"; then
+	"$OUT/host/vmlinux" "$OUT/modules/list" "$OUT/kernel.version"; then
 	touch "$OUT/vmlinux" # newer than this script: make has no reason to ask
 	echo "  kernel   up to date"
 	exit 0
 fi
-need apt-get dpkg-deb lz4
-step "$package $version" fetch
-step "vmlinux" unpack
+need apt-get dpkg-deb lz4 zstd xz
+step "for guests ${guest/=/ }" fetch "$guest" "$WORK/guest"
+step "for the host VM ${host/=/ }" fetch "$host" "$WORK/host"
+step "vmlinux" unpack_both
 step "modules" pick_modules
+mkdir -p "$OUT/host"
 rm -rf "$OUT/modules" "$OUT/modules-full" "$OUT/kernel.stamp"
 mv "$WORK/modules" "$OUT/modules"
-mv "$WORK/root/lib/modules" "$OUT/modules-full"
+mv "$WORK/host/root/lib/modules" "$OUT/modules-full"
+mv "$WORK/host-vmlinux" "$OUT/host/vmlinux"
 mv "$WORK/vmlinux" "$OUT/vmlinux"
 mv "$WORK/version" "$OUT/kernel.version"
 image_done "$hash"

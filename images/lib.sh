@@ -96,7 +96,7 @@ apt_sources() {
 	apt-get indextargets \
 		--format '$(ORIGIN) $(CREATED_BY) $(CODENAME) $(REPO_URI) $(RELEASE) $(COMPONENT)' |
 		awk -v suite="$SUITE" '$1 == "Debian" && $2 == "Packages" &&
-			index($3, suite) == 1 { print "deb", $4, $5, $6 }' |
+			index($3, suite) == 1 && $3 !~ /-backports/ { print "deb", $4, $5, $6 }' |
 		sort -u
 }
 
