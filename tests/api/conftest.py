@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from fake_host import FakeHost  # noqa: E402
 
 TREE = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TREE / "sdk/python"))
 BRIGD = os.environ.get("BRIGD", str(TREE / "build/gcc/bin/brigd"))
 
 

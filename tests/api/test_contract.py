@@ -3,6 +3,7 @@
 
 import re
 
+import brig
 from conftest import TREE
 
 
@@ -77,6 +78,32 @@ def test_objects(make_daemon):
         "stdout", "stderr", "stdout_encoding", "stderr_encoding"))
     reply = daemon.execute(box["id"], "true")
     check_fields("Execution", reply.json)
+
+
+def test_python_sdk(make_daemon):
+    """Each request that the SDK can make is one that brigd takes."""
+    daemon = make_daemon("--pool", "0", "--no-templates")
+    with brig.Client(f"http://127.0.0.1:{daemon.port}", daemon.key) as client:
+        boxes = client.sandboxes
+        one = boxes.create(vcpus=2, memory=256, storage=3, env={"A": "1"})
+        assert one.run("echo $A").stdout == "1\n"
+        kept = one.snapshot("kept")
+        assert client.snapshots.get(kept.id).name == "kept"
+        assert not one.snapshot(quick=True, memory=False).problem
+        back = kept.restore(env={"A": "2"})
+        assert back.run("echo $A").stdout == "2\n"
+        assert len(boxes.create(snapshot=kept.id, count=2)) == 2
+        assert len(one.clone(2, name="twin")) == 2
+        assert one.rollback(kept).pause().resume().status == "running"
+        made = client.templates.create("t", warm="true", memory=256)
+        assert made.warm == "true" and client.templates.list() == [made]
+        assert boxes.create(template="t").reset().origin == "template"
+        assert len(boxes.create(template="t", count=2)) == 2
+        assert one.runs(["echo", "x"], user="root").stdout == "x\n"
+        assert boxes.delete(one.id, create_snapshot=True).snapshot_created
+        assert len(client.snapshots.list()) == 3
+        assert boxes.delete_all().deleted_count == 8
+        client.templates.delete("t")
 
 
 def test_error_codes_are_few():

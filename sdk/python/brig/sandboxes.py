@@ -95,12 +95,17 @@ class Sandboxes(Group):
         for again after a broken connection is not created twice. If only
         some of `count` come up, PartialError has those.
         """
-        path, body, key = _creation(count, wanted)
+        key = wanted.pop("idempotency_key", None)
+        if count is None:
+            key = key or str(uuid.uuid4())
+        elif key is not None:
+            raise TypeError("an idempotency_key is for one sandbox, no count")
+        path, body = _creation(count, wanted)
         answer = self._call_long(
             "POST",
             path,
             json=body,
-            headers={"idempotency-key": key},
+            headers=given(**{"idempotency-key": key}),
             repeatable=count is None,
         )
         if count is not None:
@@ -454,14 +459,13 @@ class Sandboxes(Group):
 
 def _creation(
     count: Optional[int], wanted: Mapping[str, Any]
-) -> Tuple[str, Dict[str, Any], str]:
-    """Path, body and idempotency key of a request to create.
+) -> Tuple[str, Dict[str, Any]]:
+    """Path and body of a request to create.
 
     The published request has quarters of a vCPU; brig's own has templates,
     snapshots and counts.
     """
     body = options(CreateOptions, wanted)
-    key = body.pop("idempotency_key", None) or str(uuid.uuid4())
     if "env" in body:
         body["env"] = dict(body["env"])
     if count is None and not body.keys() & {"template", "snapshot", "vcpus"}:
@@ -474,7 +478,7 @@ def _creation(
             body["resources"] = sizes
         if "env" in body:
             body["env_vars"] = body.pop("env")
-        return "/v1/sandboxes/create", body, key
+        return "/v1/sandboxes/create", body
     if "cpus" in body:
         raise TypeError(
             "with template, snapshot, vcpus or count there are whole vCPUs: "
@@ -483,7 +487,7 @@ def _creation(
     for name, theirs in (("memory", "memory_mib"), ("storage", "disk_gib")):
         if name in body:
             body[theirs] = body.pop(name)
-    return "/v2/sandboxes", {**body, **given(count=count)}, key
+    return "/v2/sandboxes", {**body, **given(count=count)}
 
 
 def _path(sandbox_id: str, what: str, version: str = "v1") -> str:

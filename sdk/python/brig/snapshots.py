@@ -35,7 +35,8 @@ class Snapshot:
 
     `kind` is memory, disk or template; `consistency` is application, or crash
     if it was quick. `own_bytes` is what deleting it would free. `pause_us` is
-    how long the sandbox stood still for it.
+    how long the sandbox stood still for it. `problem` says what is wrong with
+    one whose status is error.
     """
 
     client: "Client" = field(repr=False, compare=False)
@@ -55,6 +56,7 @@ class Snapshot:
     own_bytes: Optional[int] = None
     shared_bytes: Optional[int] = None
     pause_us: Optional[float] = None
+    problem: Optional[str] = None
 
     @classmethod
     def from_wire(cls, client: "Client", given: Any) -> "Snapshot":

@@ -26,6 +26,7 @@ SNAPSHOT = {
     "own_bytes": 4096,
     "shared_bytes": 1 << 20,
     "pause_us": 850,
+    "problem": None,
     "of_the_future": 1,
 }
 
@@ -114,6 +115,10 @@ def test_create_with_a_count(client, server):
     made = client.sandboxes.create(snapshot="snap_1", count=2)
     assert asked(server)[2] == {"snapshot": "snap_1", "count": 2}
     assert [one.id for one in made] == ["sb_1", "sb_2"]
+    # brigd refuses it with a count: it stands for one sandbox.
+    assert "idempotency-key" not in server.requests[0].headers
+    with pytest.raises(TypeError, match="idempotency_key"):
+        client.sandboxes.create(count=2, idempotency_key="k")
 
 
 def test_create_where_only_some_come_up(client, server):
