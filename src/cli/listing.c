@@ -163,8 +163,6 @@ static int delete_one(struct api *a, const struct listing *l, const char *id,
 	int code = sandbox_fetch(a, "DELETE", path, what, &reply);
 	if (code != CMD_OK)
 		return code;
-	if (json_is_true(json_object_get(reply, "deferred")))
-		complain("%s goes when what was made from it is gone", id);
 	json_t *row = json_object();
 	if ((json_is_object(reply) && json_object_update(row, reply) < 0) ||
 	    json_object_set_new(row, l->id_key, json_string(id)) < 0 ||

@@ -33,7 +33,7 @@ static const struct listing snapshots = {
 	.what = "snapshots",
 	.member = "snapshots",
 	.id_key = "id",
-	.delete_path = "/v1/snapshots/", /* says whether it was deferred */
+	.delete_path = "/v2/snapshots/",
 	.columns = columns,
 	.count = ARRAY_LEN(columns),
 };

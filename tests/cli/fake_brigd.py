@@ -50,7 +50,6 @@ class Fake:
         self.made = 0
         self.fail_creates = 0  # of several that are asked for at once
         self.snapshots = {}
-        self.needed = set()  # snapshots whose end is deferred
         self.templates = {}
         self.export = b""
         self.export_pause = 0.0  # in the middle of it
@@ -426,8 +425,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             name = f.snapshots.pop(parts[2])["name"]
             return self.reply(200, {
-                "message": "deleted", "name": name,
-                "deferred": parts[2] in f.needed})
+                "message": "deleted", "name": name, "deferred": False})
         self.send_response(200)
         self.send_header("Content-Length", str(len(f.export)))
         self.end_headers()

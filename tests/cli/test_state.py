@@ -260,11 +260,9 @@ def test_snapshot_ls(fake):
 
 def test_snapshot_rm(fake):
     a, b, c = (fake.snap(name=n) for n in "abc")
-    fake.needed.add(b)
     p = brig(fake, "snapshot", "rm", a, "snap_no", b)
     assert p.returncode == 125 and lines(p) == [a, b]
     assert b"deleting snap_no: no snapshot snap_no" in p.err
-    assert p.err.count(b"goes when") == 1 and b.encode() in p.err
     p = brig(fake, "snapshot", "rm", "--json", c)
     assert json.loads(p.out) == [
         {"id": c, "name": "c", "message": "deleted", "deferred": False}]

@@ -22,7 +22,7 @@ __all__ = ["DeleteSnapshotResult", "Snapshot", "Snapshots"]
 
 @dataclass(frozen=True)
 class DeleteSnapshotResult:
-    """`deferred`: others are built on it; it goes when they are gone."""
+    """`deferred` is False: what others share with it stays, it goes at once."""
 
     deferred: bool
     message: str
