@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +27,12 @@ enum child_fd {
 };
 
 #define KNOWN_FLAGS ((uint32_t)VMM_SAVE_STAY_PAUSED | VMM_SAVE_DISK)
+
+/* Ends of the socket pair between us and the child. */
+enum {
+	PARENT,
+	CHILD
+};
 
 struct report {
 	int32_t error; /* 0 or -errno */
@@ -111,28 +118,31 @@ noreturn_fn static void child(struct machine *m, const struct vmm_saved *begun)
 	_exit(r < 0);
 }
 
-/* Forks; in the parent *ret_fd is where the report will come. */
-static int fork_child(struct machine *m, const int *fds,
-		      const struct vmm_saved *begun, int *ret_fd)
+/* On a machine that is busy a new process takes the processor on which a vCPU
+ * would go on. So it waits for a byte from its parent, which comes after the
+ * resume. The report goes the other way. */
+static void wait_for_resume(const int *pair)
 {
-	int ends[2];
+	uint8_t go;
 
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return -errno;
+	if (close(pair[PARENT]) < 0 || read(pair[CHILD], &go, 1) != 1)
+		_exit(1);
+}
+
+static int fork_child(struct machine *m, const int *fds, const int *pair,
+		      const struct vmm_saved *begun)
+{
 	pid_t pid = fork();
+
 	if (pid == 0) {
+		wait_for_resume(pair);
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 &&
 		    keep_fds(fds[VMM_SAVE_FD_STATE], fds[VMM_SAVE_FD_MEMORY],
-			     ends[1]) == 0)
+			     pair[CHILD]) == 0)
 			child(m, begun);
 		_exit(1);
 	}
-	int r = pid < 0 ? -errno : 0;
-	fd_close(&ends[1]);
-	if (r < 0)
-		fd_close(&ends[0]);
-	*ret_fd = ends[0];
-	return r;
+	return pid < 0 ? -errno : 0;
 }
 
 /* --- the pause ------------------------------------------------------------------ */
@@ -147,10 +157,10 @@ static int read_vcpus(struct machine *m)
 }
 
 /* What has to happen while nothing moves. */
-static int freeze(struct machine *m, bool whole, int *fds,
+static int freeze(struct machine *m, int *fds, const int *pair,
 		  struct vmm_saved *ret)
 {
-	int report_fd = -1;
+	bool whole = pair[CHILD] >= 0;
 	int r = whole ? read_vcpus(m) : 0;
 
 	if (r < 0)
@@ -162,13 +172,16 @@ static int freeze(struct machine *m, bool whole, int *fds,
 	if (r > 0)
 		fds[VMM_SAVE_FD_TOP] = -1; /* the disk's now */
 	ret->layers = m->disk.sealed;
-	if (!whole)
-		return 0;
-	r = fork_child(m, fds, ret, &report_fd);
+	return whole ? fork_child(m, fds, pair, ret) : 0;
+}
+
+static int let_child_go(struct machine *m, int fd)
+{
+	int r = machine_watch(m, fd, MACHINE_SAVED, 0);
+
 	if (r < 0)
 		return r;
-	m->save.report_fd = report_fd;
-	return 0;
+	return send(fd, "", 1, MSG_NOSIGNAL) == 1 ? 0 : -errno;
 }
 
 static bool is_file(int fd)
@@ -195,20 +208,24 @@ int save_begin(struct machine *m, const struct vmm_msg *request, int *fds,
 		if (!is_file(fds[i]))
 			return -EBADF;
 	}
+	int pair[2] = { -1, -1 };
+	if (whole && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
 	uint64_t start = clock_ns(CLOCK_MONOTONIC);
 	vcpu_pause_all(m->vcpus, m->config.vcpus);
-	int r = freeze(m, whole, fds, ret);
+	int r = freeze(m, fds, pair, ret);
 	if (r == 0 && stay)
 		m->state = MACHINE_PAUSED;
 	if (m->state == MACHINE_RUNNING)
 		vcpu_resume_all(m->vcpus, m->config.vcpus);
 	*ret_ns = clock_ns(CLOCK_MONOTONIC) - start;
-	if (r == 0 && whole) {
-		m->save.seq = request->seq;
-		r = machine_watch(m, m->save.report_fd, MACHINE_SAVED, 0);
-		if (r < 0)
-			fd_close(&m->save.report_fd);
-	}
+	m->save.seq = request->seq;
+	fd_close(&pair[CHILD]);
+	if (r == 0 && whole)
+		r = let_child_go(m, pair[PARENT]);
+	if (r == 0 && whole)
+		m->save.report_fd = fd_take(&pair[PARENT]);
+	fd_close(&pair[PARENT]);
 	return r;
 }
 

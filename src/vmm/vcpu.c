@@ -12,8 +12,8 @@
  * the signal below is only there to get it out of the guest.
  */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -30,8 +30,10 @@
 #define VCPU_SIGNAL SIGUSR1
 
 /* vCPUs stop within some 20 us, a device's callback apart: about as long as it
- * takes to wake a thread that sleeps. So the pauser stays awake so often. */
-#define YIELDS_MAX 100
+ * takes to wake a thread that sleeps. So the pauser looks so often before it
+ * sleeps. It does not yield: where others want the processor too, that would
+ * be milliseconds. */
+#define LOOKS_MAX 1000
 
 static struct kvm_cpuid_table supported; /* by KVM; nent 0: not known yet */
 static struct kvm_cpuid_table cpuid;     /* of vCPU 0 */
@@ -41,7 +43,8 @@ static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool paused;
-	unsigned int moving; /* threads that neither are parked nor ended */
+	atomic_uint moving; /* threads that neither are parked nor ended;
+			       written with the lock held */
 } gate = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.changed = PTHREAD_COND_INITIALIZER,
@@ -194,12 +197,9 @@ void vcpu_stop_all(struct vcpu *vcpus, unsigned int n)
 void vcpu_pause_all(struct vcpu *vcpus, unsigned int n)
 {
 	vcpu_stop_all(vcpus, n);
+	for (int i = 0; gate.moving > 0 && i < LOOKS_MAX; i++)
+		__builtin_ia32_pause();
 	pthread_mutex_lock(&gate.lock);
-	for (int i = 0; gate.moving > 0 && i < YIELDS_MAX; i++) {
-		pthread_mutex_unlock(&gate.lock);
-		(void)sched_yield();
-		pthread_mutex_lock(&gate.lock);
-	}
 	while (gate.moving > 0)
 		pthread_cond_wait(&gate.changed, &gate.lock);
 	pthread_mutex_unlock(&gate.lock);
