@@ -514,15 +514,24 @@ struct template_set *template_set_new(struct app *app, bool automatic,
 	return set;
 }
 
+/* What a sandbox is of when nothing else is asked for; of whatever content its
+ * image has: that may be another tomorrow. */
+static const struct shape standard = {
+	.image = "default",
+	.vcpus = (CPUS_DEFAULT + 3) / 4,
+	.memory_mib = MEMORY_MIB_DEFAULT,
+	.disk_bytes = (uint64_t)STORAGE_GB_DEFAULT << 30,
+};
+
 const struct template *template_default(const struct template_set *set)
 {
 	const struct template *t;
 
-	if (!set->automatic || set->standard.image[0] == '\0')
+	if (!set->automatic)
 		return NULL;
 	TAILQ_FOREACH(t, &set->list, link) {
 		if (t->automatic && t->status == TEMPLATE_READY &&
-		    shape_equal(&t->shape, &set->standard))
+		    is_shape_of(&t->shape, &standard))
 			return t;
 	}
 	return NULL;
@@ -531,19 +540,13 @@ const struct template *template_default(const struct template_set *set)
 void template_set_start(struct template_set *set)
 {
 	const struct template *unused = NULL;
-	struct shape shape = {
-		.image = "default",
-		.vcpus = (CPUS_DEFAULT + 3) / 4,
-		.memory_mib = MEMORY_MIB_DEFAULT,
-		.disk_bytes = (uint64_t)STORAGE_GB_DEFAULT << 30,
-	};
+	struct shape shape = standard;
 	cleanup_fd int fd = image_open_new(set->app->images_dir, &shape);
 
 	if (fd < 0) {
 		log_info("no image `default`: no template of it");
 		return;
 	}
-	set->standard = shape;
 	(void)template_for(set, &shape, &unused);
 }
 

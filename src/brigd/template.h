@@ -62,8 +62,7 @@ TAILQ_HEAD(template_list, template);
 struct template_set {
 	struct app *app;
 	struct template_list list;
-	bool automatic;        /* make and use them */
-	struct shape standard; /* the default one; no image: unknown */
+	bool automatic; /* make and use them */
 	uint64_t memory_bytes;
 	struct loop_timer timer;
 };

@@ -385,11 +385,11 @@ class VM:
         if host.save == "unwritten":
             return
         size = self.memory_mib << 20
-        os.ftruncate(fds[1], size if host.save != "short" else size - PAGE)
-        for number, data in pages.items():
-            os.pwrite(fds[1], data, number * PAGE)
-        os.pwrite(fds[0], state, 0)
         try:
+            os.ftruncate(fds[1], size if host.save != "short" else size - PAGE)
+            for number, data in pages.items():
+                os.pwrite(fds[1], data, number * PAGE)
+            os.pwrite(fds[0], state, 0)
             self.send(SAVED, seq, status=host.saved_status, rest=struct.pack(
                 "<QQQII", len(pages) * PAGE, len(state), 0, self.layers, 0))
         except OSError:
@@ -486,6 +486,8 @@ class VM:
         self.runs.append(run)
         if self.frozen:
             return  # nobody runs: the stream ends
+        if self.host.slow_runs:
+            stream.recv()
         words = run.argv[0].split()
         odd = getattr(self, "odd_" + words[0][1:], None) \
             if words and words[0].startswith("@") else None
@@ -666,6 +668,7 @@ class FakeHost:
         self.refuse_connect = False
         self.ignore_timeouts = False
         self.silent_status = False
+        self.slow_runs = False
         self.disk_free = 1 << 40
         self.hung_up = threading.Event()
         self.vms = {}  # handle -> VM, while alive
