@@ -223,7 +223,7 @@ UNIT_brigd_store := $(patsubst %,src/brigd/%.o,auth id image saved store) \
 	$(BASE_OBJS)
 UNIT_LIBS_brigd_store := -ljansson -lsqlite3 -lgnutls
 
-UNIT_TESTS += manifest worker snapstore snap_damage snap_crash snapfile
+UNIT_TESTS += manifest worker snapstore snap_damage snap_crash snap_power snapfile
 UNIT_manifest := $(patsubst %,src/brigd/%.o,auth id manifest settings utf8) $(BASE_OBJS)
 UNIT_LIBS_manifest := -ljansson -lgnutls
 UNIT_worker := src/brigd/worker.o $(BASE_OBJS)
@@ -235,6 +235,8 @@ UNIT_snap_damage := $(UNIT_snapstore)
 UNIT_LIBS_snap_damage := $(UNIT_LIBS_snapstore)
 UNIT_snap_crash := $(UNIT_snapstore)
 UNIT_LIBS_snap_crash := $(UNIT_LIBS_snapstore)
+UNIT_snap_power := $(UNIT_snapstore)
+UNIT_LIBS_snap_power := $(UNIT_LIBS_snapstore)
 UNIT_snapfile := $(UNIT_snapstore)
 UNIT_LIBS_snapfile := $(UNIT_LIBS_snapstore)
 

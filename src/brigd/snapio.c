@@ -15,14 +15,19 @@
 
 #ifdef BRIG_TEST
 int (*snapio_hook)(const char *step);
+struct snapio_step snapio_step;
 
-static int step(const char *name)
+static int step(const char *what, int fd, int dir_fd, const char *name)
 {
-	return snapio_hook != NULL ? snapio_hook(name) : 0;
+	snapio_step = (struct snapio_step){ fd, dir_fd, name };
+	return snapio_hook != NULL ? snapio_hook(what) : 0;
 }
 #else
-static int step(const char *name)
+static int step(const char *what, int fd, int dir_fd, const char *name)
 {
+	(void)what;
+	(void)fd;
+	(void)dir_fd;
 	(void)name;
 	return 0;
 }
@@ -30,7 +35,7 @@ static int step(const char *name)
 
 int snapio_create(int dir_fd)
 {
-	int r = step("create");
+	int r = step("create", -1, -1, NULL);
 
 	if (r < 0)
 		return r;
@@ -55,7 +60,7 @@ int snapio_seal(int memfd)
 
 int snapio_resize(int fd, uint64_t bytes)
 {
-	int r = step("resize");
+	int r = step("resize", fd, -1, NULL);
 
 	if (r < 0)
 		return r;
@@ -65,7 +70,7 @@ int snapio_resize(int fd, uint64_t bytes)
 int snapio_write(int fd, uint64_t at, const void *bytes, size_t n)
 {
 	size_t done = 0;
-	int r = step("write");
+	int r = step("write", fd, -1, NULL);
 
 	while (r == 0 && done < n) {
 		ssize_t put = pwrite(fd, (const char *)bytes + done, n - done,
@@ -82,7 +87,7 @@ int snapio_write(int fd, uint64_t at, const void *bytes, size_t n)
 
 int snapio_finish(int fd)
 {
-	int r = step("chmod");
+	int r = step("chmod", fd, -1, NULL);
 
 	if (r == 0 && fchmod(fd, 0400) < 0)
 		r = -errno;
@@ -91,7 +96,7 @@ int snapio_finish(int fd)
 
 int snapio_sync(int dir_fd)
 {
-	int r = step("sync");
+	int r = step("sync", dir_fd, -1, NULL);
 
 	if (r < 0)
 		return r;
@@ -101,7 +106,7 @@ int snapio_sync(int dir_fd)
 int snapio_link(int fd, int dir_fd, const char *name)
 {
 	char path[32];
-	int r = step("link");
+	int r = step("link", fd, dir_fd, name);
 
 	if (r < 0)
 		return r;
@@ -113,7 +118,7 @@ int snapio_link(int fd, int dir_fd, const char *name)
 
 int snapio_unlink(int dir_fd, const char *name)
 {
-	int r = step("unlink");
+	int r = step("unlink", -1, dir_fd, name);
 
 	if (r < 0)
 		return r;
@@ -136,7 +141,7 @@ int snapio_open(int dir_fd, const char *name)
 
 int snapio_open_dir(int parent_fd, const char *name)
 {
-	int r = step("mkdir");
+	int r = step("mkdir", -1, parent_fd, name);
 
 	if (r < 0)
 		return r;

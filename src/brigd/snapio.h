@@ -16,6 +16,13 @@
 #ifdef BRIG_TEST
 /* Before each step: 0 goes on, -errno makes the step fail with it. */
 extern int (*snapio_hook)(const char *step);
+/* What the step is about. */
+struct snapio_step {
+	int fd;           /* the file, or the directory that is synced; -1 */
+	int dir_fd;       /* where a name comes or goes; -1 */
+	const char *name; /* NULL: none */
+};
+extern struct snapio_step snapio_step;
 #endif
 
 /* A file without a name in directory `dir_fd`, read-write, mode 0600. */
