@@ -428,7 +428,10 @@ class VM:
         while True:
             kind, payload = stream.recv()
             if kind == CONFIGURE and mode != "hang":
-                self.configure(stream, payload, mode)
+                # A standby is configured again when it is taken.
+                again = len(self.configured) > 0
+                self.configure(stream, payload,
+                               self.host.restored if again else mode)
             elif kind == PING:
                 stream.send(PONG, payload)
 

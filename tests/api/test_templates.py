@@ -23,8 +23,8 @@ def ready(daemon, n=1):
 
 @pytest.fixture
 def auto(make_daemon):
-    """Makes templates by itself; no pool."""
-    daemon = make_daemon("--pool", "0")
+    """Makes templates by itself; nothing runs ahead."""
+    daemon = make_daemon("--pool", "0", "--standby", "0")
     assert ready(daemon)
     return daemon
 
@@ -99,7 +99,7 @@ def test_image_that_changed(auto):
 
 
 def test_no_sandbox_waits_for_a_template_that_is_made(make_daemon):
-    daemon = make_daemon("--pool", "0")
+    daemon = make_daemon("--pool", "0", "--standby", "0")
     daemon.host.save = "unwritten"
     assert wait_until(lambda: templates(daemon)[0]["status"] == "creating")
     assert daemon.create_v2()["origin"] == "boot"
@@ -115,7 +115,8 @@ def test_template_that_does_not_restore(auto):
 
 
 def test_template_memory_is_bounded(make_daemon):
-    daemon = make_daemon("--pool", "0", "--template-memory", "1")
+    daemon = make_daemon("--pool", "0", "--standby", "0",
+                         "--template-memory", "1")
     box = daemon.create_v2()
     assert box["origin"] == "boot"
     time.sleep(1)
@@ -275,6 +276,44 @@ def test_nothing_starts_while_brigd_ends(make_daemon):
     assert len(daemon.host.started) == started
 
 
+# --- sandboxes that run ahead
+
+
+@pytest.fixture
+def ahead(make_daemon):
+    daemon = make_daemon("--pool", "0", "--standby", "2")
+    assert standbys(daemon)
+    return daemon
+
+
+def standbys(daemon, n=2):
+    return wait_until(lambda: daemon.get("/v2/host").json["standby"] == n, 15)
+
+
+def test_a_standby_is_taken(ahead):
+    """It becomes what was asked for, and another takes its place."""
+    started = {vm.id for vm in ahead.host.started}
+    assert ahead.get("/v1/sandboxes/list").json["data"] == []
+    box = ahead.create_v2(name="mine", env={"A": "b"})
+    assert box["id"] in started and box["origin"] == "template"
+    vm = ahead.host.vm(box["id"])
+    assert box["name"] == vm.hostname == "mine" and len(vm.configured) == 2
+    assert vm.configured[0][0] != vm.configured[1][0]  # its generation
+    assert box["receipt"]["hostname"] == "mine"
+    assert ahead.out(box["id"], "echo $A") == "b\n"
+    assert standbys(ahead)
+    for other in {"memory_mib": 256}, {"vcpus": 2}, {"disk_gib": 3}:
+        assert ahead.create_v2(**other)["id"] not in started
+    assert standbys(ahead)
+
+
+def test_a_standby_that_lies_is_not_handed_out(ahead):
+    ahead.host.restored = "no_entropy"
+    reply = ahead.post("/v2/sandboxes", {"name": "mine"})
+    assert reply.status == 500, reply.body
+    assert ahead.get("/v1/sandboxes/list").json["data"] == []
+
+
 # --- the pool
 
 
@@ -355,7 +394,7 @@ def test_no_pool_without_hardware(make_daemon, tmp_path):
 
 
 def test_both(make_daemon):
-    daemon = make_daemon("--pool", "4")
+    daemon = make_daemon("--pool", "4", "--standby", "0")
     assert ready(daemon)
     assert wait_until(lambda: pool(daemon)["ready"] == 4)
     began = time.monotonic()
