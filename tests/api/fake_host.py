@@ -385,12 +385,20 @@ class VM:
         if host.save == "unwritten":
             return
         size = self.memory_mib << 20
+        status = host.saved_status
         try:
             os.ftruncate(fds[1], size if host.save != "short" else size - PAGE)
             for number, data in pages.items():
                 os.pwrite(fds[1], data, number * PAGE)
             os.pwrite(fds[0], state, 0)
-            self.send(SAVED, seq, status=host.saved_status, rest=struct.pack(
+        except OSError as e:
+            status = -e.errno
+        for fd in fds[:2]:
+            if fd in self.fds:  # it still lives
+                self.fds.remove(fd)
+                os.close(fd)
+        try:
+            self.send(SAVED, seq, status=status, rest=struct.pack(
                 "<QQQII", len(pages) * PAGE, len(state), 0, self.layers, 0))
         except OSError:
             pass
@@ -755,7 +763,8 @@ class FakeHost:
         time.sleep(self.exit_delay)
         vm.control.close()
         vm.console = None
-        for fd in vm.fds:
+        fds, vm.fds = vm.fds, []
+        for fd in fds:
             os.close(fd)
         del self.vms[handle]
         try:

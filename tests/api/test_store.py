@@ -1,8 +1,12 @@
 # test_store.py - snapshots on disk: brigd killed meanwhile, long chains.
 # SPDX-License-Identifier: Apache-2.0
 
+import os
+import subprocess
 import threading
 import time
+
+import pytest
 
 from conftest import wait_until
 from test_snapshots import manifests, objects, restore, snapshot
@@ -142,3 +146,52 @@ def test_chain_of_50_restores_as_fast_as_one_of_2(daemon):
         print(f"{how.__name__}: chain of 2 {min(short) * 1000:.1f} ms, "
               f"of {CHAIN} {min(long) * 1000:.1f} ms")
         assert min(long) <= 2 * min(short), how.__name__
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """64 MiB for brigd's state."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700",
+                    "tmpfs", state], check=True)
+    yield state
+    subprocess.run(["umount", "--lazy", state], check=True)
+
+
+def free_bytes(path):
+    info = os.statvfs(path)
+    return info.f_bavail * info.f_frsize
+
+
+def test_full_disk(small_disk, daemon):
+    """507, the sandbox runs on, nothing is left, and then it works again."""
+    box = daemon.create()
+    daemon.host.vm(box).pages = pages(100, 2000, 1)
+    kept = snapshot(daemon, box)["id"]
+    assert wait_until(lambda: len(objects(daemon)) == 3)
+    before = free_bytes(small_disk)
+    filler = small_disk / "filler"
+    for room in (0, 1 << 20, 7 << 20):
+        with open(filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free_bytes(small_disk) - room)
+        for path, body in ((f"/v2/sandboxes/{box}/snapshots", {}),
+                           (f"/v2/sandboxes/{box}/snapshots",
+                            {"quick": True}),
+                           (f"/v1/sandboxes/{box}/snapshot", {}),
+                           (f"/v2/sandboxes/{box}/pause", {})):
+            reply = daemon.post(path, body)
+            assert (reply.status, room) == (507, room), reply.body
+            assert daemon.out(box, "echo on") == "on\n"
+            assert not daemon.host.vm(box).frozen
+            assert not daemon.host.vm(box).paused
+        assert len(manifests(daemon)) == 1
+        os.unlink(filler)
+        assert wait_until(lambda: len(objects(daemon)) == 3)
+        # Its layers stay its own; of memory and state nothing is left.
+        assert before - free_bytes(small_disk) < 1 << 20, room
+    for id in (kept, snapshot(daemon, box)["id"]):
+        vm = daemon.host.vm(restore(daemon, id)["id"])
+        want = pages(100, 2000, 1)
+        assert {n: vm.read_page(n) for n in want} == want
+    assert daemon.process.poll() is None
