@@ -150,6 +150,12 @@ $(B)/bench/machine: tests/bench/machine.c tests/bench/vm.c tests/bench/vm.h \
 	@mkdir -p $(@D)
 	$(Q)gcc $(CPPFLAGS_ALL) -O2 -g $(WARN) -o $@ $(filter %.c,$^) -lm
 
+# What brig is compared with: QEMU's guest, and what starts QEMU. Both run in
+# root file systems of their own.
+$(B)/bench/peer_guest $(B)/bench/peer_host: $(B)/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	$(Q)gcc $(CPPFLAGS_ALL) -O2 -g -static $(WARN) -o $@ $<
+
 # --- Unit tests (cmocka; address and undefined sanitizers) -------------------
 
 # Each test is tests/unit/NAME.c, linked with the objects named here.
@@ -370,7 +376,8 @@ test: ## install what is missing, build, run every test (ONLY=family for one)
 
 bench: ## measure, print p50 p95 p99, write build/bench.json (ONLY=name for one)
 	@tools/deps
-	@$(MAKE) --no-print-directory gcc $(B)/bench/machine $(B)/tests/guest/answer.elf
+	@$(MAKE) --no-print-directory gcc $(B)/bench/machine $(B)/tests/guest/answer.elf \
+		$(B)/bench/peer_guest $(B)/bench/peer_host
 	@$(MAKE) --no-print-directory images
 	@tools/bench $(ONLY)
 

@@ -37,6 +37,7 @@ sys.path.insert(0, os.path.join(ROOT, "sdk", "python"))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 
 import brig  # noqa: E402
+from peer_qemu import MEMORY_MIB as PEER_MEMORY_MIB, Peer  # noqa: E402
 from support import brigd_is_here, inside, vmm_of  # noqa: E402
 
 MEMORY_MIB = 256
@@ -79,6 +80,7 @@ class Bench:
 
     def __init__(self, client: brig.Client) -> None:
         self.client = client
+        self.peer = Peer()
         self._shared: Optional[brig.Sandbox] = None
 
     def create(self) -> brig.Sandbox:
@@ -107,6 +109,7 @@ class Bench:
         if self._shared is not None:
             self._shared.delete()
         self.client.close()
+        self.peer.close()
 
 
 def two_numbers() -> Sequence[int]:
@@ -199,6 +202,42 @@ def hello_python_warm(bench: Bench, warmup: int, rounds: int) -> List[float]:
     return hello(bench, rounds, multiply_in_python, wait=True)[warmup:]
 
 
+def ask_peer(
+    bench: Bench, what: str, how: str, warmup: int, rounds: int
+) -> List[float]:
+    bench.settle()
+    return bench.peer.ask(what, how, warmup + rounds)[warmup:]
+
+
+@measure(
+    "ms",
+    "before QEMU is started from its snapshot (on the host of brigd; no API)",
+    "the product of two numbers, computed by the Python that waited in the "
+    "snapshot, is here",
+    warmup=1,
+    rounds=20,
+)
+def peer_qemu_microvm_hello_python_warm(
+    bench: Bench, warmup: int, rounds: int
+) -> List[float]:
+    return ask_peer(bench, "ask", "P", warmup, rounds)
+
+
+@measure(
+    "ms",
+    "before two numbers are sent to a QEMU that was restored before and runs "
+    "(on the host of brigd; no API)",
+    "their product, computed by the Python that waited in the snapshot, is "
+    "here",
+    warmup=1,
+    rounds=10,
+)
+def peer_qemu_microvm_standby_python_warm(
+    bench: Bench, warmup: int, rounds: int
+) -> List[float]:
+    return ask_peer(bench, "standby", "P", warmup, rounds)
+
+
 @measure(
     "ms",
     "before the create request of a default sandbox is sent; a standby is "
@@ -209,6 +248,33 @@ def hello_python_warm(bench: Bench, warmup: int, rounds: int) -> List[float]:
 )
 def hello_shell(bench: Bench, warmup: int, rounds: int) -> List[float]:
     return hello(bench, rounds, multiply_in_shell, wait=True)[warmup:]
+
+
+@measure(
+    "ms",
+    "before QEMU is started from its snapshot (on the host of brigd; no API)",
+    "the product of two numbers, computed by sh in the new guest, is here",
+    warmup=1,
+    rounds=20,
+)
+def peer_qemu_microvm_hello_shell(
+    bench: Bench, warmup: int, rounds: int
+) -> List[float]:
+    return ask_peer(bench, "ask", "S", warmup, rounds)
+
+
+@measure(
+    "ms",
+    "before two numbers are sent to a QEMU that was restored before and runs "
+    "(on the host of brigd; no API)",
+    "their product, computed by sh in the guest, is here",
+    warmup=1,
+    rounds=10,
+)
+def peer_qemu_microvm_standby_shell(
+    bench: Bench, warmup: int, rounds: int
+) -> List[float]:
+    return ask_peer(bench, "standby", "S", warmup, rounds)
 
 
 @measure(
@@ -250,6 +316,26 @@ def clones_100(bench: Bench, warmup: int, rounds: int) -> List[float]:
 
 @measure(
     "ms",
+    f"before the first of {CLONES} QEMUs is started from one snapshot, which "
+    "was saved before",
+    "each of them has multiplied two other numbers in a shell, one after the "
+    "other; all live to the end",
+    warmup=0,
+    rounds=1,
+)
+def peer_qemu_microvm_clones_100(
+    bench: Bench, warmup: int, rounds: int
+) -> List[float]:
+    samples = []
+    for _ in range(warmup + rounds):
+        bench.settle()
+        with bench.peer.clones(CLONES) as (taken, _pids):
+            samples.append(taken)
+    return samples[warmup:]
+
+
+@measure(
+    "ms",
     "before the execute request is sent",
     "the product of two numbers, by `echo $((A * B))`, is here",
     warmup=5,
@@ -276,6 +362,56 @@ def exec_python(bench: Bench, warmup: int, rounds: int) -> List[float]:
         check(sandbox.run(f"python3 -c 'print({a} * {b})'"), a * b)
 
     return repeated_ms(once, warmup, rounds)
+
+
+# In the guest: 4 KiB at a time, past its page cache, each timed by itself.
+DISK_CODE = """
+import mmap, os, random, time
+size, path = 64 << 20, "/root/bench.disk"
+page = mmap.mmap(-1, 4096)
+page.write(os.urandom(4096))
+if not os.path.exists(path):
+    with open(path, "wb") as file:
+        for _ in range(size >> 20):
+            file.write(os.urandom(1 << 20))
+        os.fsync(file.fileno())
+fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+for _ in range({count}):
+    at = random.randrange(size // 4096) * 4096
+    start = time.perf_counter_ns()
+    os.{call}(fd, [page], at)
+    print(time.perf_counter_ns() - start)
+"""
+
+
+def disk(bench: Bench, call: str, warmup: int, rounds: int) -> List[float]:
+    code = DISK_CODE.format(call=call, count=warmup + rounds)
+    printed = bench.shared.run_code(code).check().stdout.split()
+    return [int(ns) / 1000 for ns in printed[warmup:]]
+
+
+@measure(
+    "us",
+    "by the guest's clock: before a read of 4 KiB at a random place of a file "
+    "of 64 MiB in the sandbox's own layer, O_DIRECT, one at a time",
+    "preadv has returned in the guest's Python",
+    warmup=100,
+    rounds=2000,
+)
+def disk_read_4k(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    return disk(bench, "preadv", warmup, rounds)
+
+
+@measure(
+    "us",
+    "by the guest's clock: before a write of 4 KiB at a random place of a file "
+    "of 64 MiB in the sandbox's own layer, O_DIRECT, one at a time",
+    "pwritev has returned in the guest's Python; no flush",
+    warmup=100,
+    rounds=2000,
+)
+def disk_write_4k(bench: Bench, warmup: int, rounds: int) -> List[float]:
+    return disk(bench, "pwritev", warmup, rounds)
 
 
 GETS_PER_ROUND = 100
@@ -313,6 +449,26 @@ def vmm_memory(bench: Bench, warmup: int, rounds: int) -> List[float]:
             multiply_in_shell(sandbox)
             text = inside(f"cat /proc/{vmm_of(sandbox)}/smaps")
             samples.append(float(own_memory(text, MEMORY_MIB << 20)))
+    return samples[warmup:]
+
+
+@measure(
+    "bytes",
+    f"no clock: the private memory of QEMU in smaps, one guest of "
+    f"{PEER_MEMORY_MIB} MiB, idle after one answer",
+    "without the mapping of the guest's own memory",
+    warmup=0,
+    rounds=3,
+)
+def peer_qemu_microvm_memory(
+    bench: Bench, warmup: int, rounds: int
+) -> List[float]:
+    samples = []
+    for _ in range(warmup + rounds):
+        # Two, so that the program itself is shared, as brig-vmm's is.
+        with bench.peer.clones(2) as (_taken, pids):
+            text = inside(f"cat /proc/{pids[0]}/smaps")
+            samples.append(float(own_memory(text, PEER_MEMORY_MIB << 20)))
     return samples[warmup:]
 
 
@@ -394,6 +550,7 @@ def machine(bench: Optional[Bench]) -> Dict[str, Any]:
         "kernel": platform.release(),
         "load": os.getloadavg()[0],
         "brig": bench.client.host() if bench else None,
+        "peer": None,
     }
 
 
@@ -426,18 +583,52 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def print_rows(rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+    """The first row is the head; columns of `numbers` are set to the right."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            text.rjust(width) if at in numbers else text.ljust(width)
+            for at, (text, width) in enumerate(zip(row, widths))
+        ]
+        print("  ".join(cells).rstrip())
+
+
 def print_table(results: Sequence[Dict[str, Any]]) -> None:
     head = ("name", "unit", "n", "p50", "p95", "p99", "gate", "where")
     rows = [head] + [
         tuple(cell(one.get(key, "")) for key in head) for one in results
     ]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
-    for row in rows:
-        cells = [
-            text.rjust(width) if 2 <= at <= 6 else text.ljust(width)
-            for at, (text, width) in enumerate(zip(row, widths))
-        ]
-        print("  ".join(cells).rstrip())
+    print_rows(rows, range(2, 7))
+
+
+# What is set beside what. A peer with a standby is the like of a brig with
+# one; the others start from the snapshot on the clock.
+PAIRS = (
+    ("hello_python_warm", "hello_python_warm"),
+    ("hello_python_warm", "standby_python_warm"),
+    ("hello_shell", "hello_shell"),
+    ("hello_shell", "standby_shell"),
+    ("hello_shell_loop", "hello_shell"),
+    ("clones_100", "clones_100"),
+    ("vmm_memory", "memory"),
+)
+
+
+def print_pairs(results: Sequence[Dict[str, Any]], version: str) -> None:
+    of = {one["name"]: one for one in results}
+    rows = [("brig", "unit", "p50", "p95", "QEMU microvm", "p50", "p95")]
+    for name, other in PAIRS:
+        mine, its = of.get(name), of.get(f"peer_qemu_microvm_{other}")
+        if mine and its:
+            rows.append((name, mine["unit"], cell(mine["p50"]),
+                         cell(mine["p95"]), other, cell(its["p50"]),
+                         cell(its["p95"])))
+    if len(rows) == 1:
+        return
+    print(f"\nside by side with {version}, restored from its own snapshot "
+          "(no API, no jail, no new identity):")
+    print_rows(rows, (2, 3, 5, 6))
 
 
 def main() -> int:
@@ -466,6 +657,7 @@ def main() -> int:
                not options.only]
     mine = [MEASURES[name] for name in names if name in MEASURES]
     bench = Bench(brig.Client(timeout=60)) if mine else None
+    failed = []
     try:
         about = machine(bench)
         for one in mine:
@@ -473,11 +665,16 @@ def main() -> int:
             where = "host" if brigd_is_here() else "host-vm"
             rounds = max(one.rounds // 5, 1) if options.quick else one.rounds
             print(f"  {one.name}: {rounds} rounds", file=sys.stderr, flush=True)
-            samples = one.run(bench, one.warmup, rounds)
+            # What was measured before is not lost with what fails.
+            try:
+                samples = one.run(bench, one.warmup, rounds)
+            except (Exception, SystemExit) as error:
+                print(f"bench: {one.name}: {error}", file=sys.stderr)
+                failed.append(one.name)
+                continue
             results.append(result_of(one, samples, where))
-    except brig.BrigError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+        if bench and bench.peer.saved:
+            about["peer"] = bench.peer.version
     finally:
         if bench:
             bench.close()
@@ -488,8 +685,11 @@ def main() -> int:
                   file, indent=2)
         file.write("\n")
     print_table(results)
+    print_pairs(results, about["peer"] or "")
     print(f"written to {os.path.relpath(options.out)}", file=sys.stderr)
-    return 0
+    if failed:
+        print(f"bench: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
