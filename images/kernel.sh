@@ -7,6 +7,7 @@
 #   vmlinux            the guest kernel: the ELF inside the bzImage, so that no
 #                      guest ever runs a decompressor
 #   modules/           what brig-init loads, in the order of modules/list
+#   modules-peer/      what QEMU's guest in `make bench` loads besides
 #   host/vmlinux       the kernel of the host VM: of backports where apt knows
 #                      them (docs/decisions/0009), else the same
 #   modules-full/      its whole module tree
@@ -29,6 +30,7 @@ guest_modules=(
 	drivers/misc/pvpanic/pvpanic
 	drivers/misc/pvpanic/pvpanic-mmio
 )
+peer_module=drivers/char/virtio_console
 
 # package OPTION...: name=version of the kernel that apt-cache finds with these
 # options.
@@ -89,6 +91,8 @@ pick_modules() {
 		cp "$tree/kernel/$module.ko" "$WORK/modules/"
 		echo "${module##*/}.ko" >>"$WORK/modules/list"
 	done
+	mkdir "$WORK/modules-peer"
+	cp "$tree/kernel/$peer_module.ko" "$WORK/modules-peer/"
 }
 
 image_begin kernel
@@ -109,8 +113,9 @@ step "for the host VM ${host/=/ }" fetch "$host" "$WORK/host"
 step "vmlinux" unpack_both
 step "modules" pick_modules
 mkdir -p "$OUT/host"
-rm -rf "$OUT/modules" "$OUT/modules-full" "$OUT/kernel.stamp"
+rm -rf "$OUT"/modules{,-full,-peer} "$OUT/kernel.stamp"
 mv "$WORK/modules" "$OUT/modules"
+mv "$WORK/modules-peer" "$OUT/modules-peer"
 mv "$WORK/host/root/lib/modules" "$OUT/modules-full"
 mv "$WORK/host-vmlinux" "$OUT/host/vmlinux"
 mv "$WORK/vmlinux" "$OUT/vmlinux"

@@ -19,6 +19,7 @@ build/bench/machine writes it (tests/bench/machine.c: tiny guests on the bare
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -58,10 +59,17 @@ class Measure:
     warmup: int
     rounds: int
     run: Callable[["Bench", int, int], List[float]]
+    beside: str = ""  # in turns with the others of this name, for fairness
 
 
 def measure(
-    unit: str, start: str, stop: str, *, warmup: int, rounds: int
+    unit: str,
+    start: str,
+    stop: str,
+    *,
+    warmup: int,
+    rounds: int,
+    beside: str = "",
 ) -> Callable[[Callable[..., List[float]]], Callable[..., List[float]]]:
     """Registers a function as the benchmark of its name."""
 
@@ -69,7 +77,9 @@ def measure(
         run: Callable[..., List[float]]
     ) -> Callable[..., List[float]]:
         name = run.__name__
-        MEASURES[name] = Measure(name, unit, start, stop, warmup, rounds, run)
+        MEASURES[name] = Measure(
+            name, unit, start, stop, warmup, rounds, run, beside
+        )
         return run
 
     return register
@@ -197,6 +207,7 @@ def hello(
     "here",
     warmup=0,
     rounds=20,
+    beside="python",
 )
 def hello_python_warm(bench: Bench, warmup: int, rounds: int) -> List[float]:
     return hello(bench, rounds, multiply_in_python, wait=True)[warmup:]
@@ -216,6 +227,7 @@ def ask_peer(
     "snapshot, is here",
     warmup=1,
     rounds=20,
+    beside="python",
 )
 def peer_qemu_microvm_hello_python_warm(
     bench: Bench, warmup: int, rounds: int
@@ -231,6 +243,7 @@ def peer_qemu_microvm_hello_python_warm(
     "here",
     warmup=1,
     rounds=10,
+    beside="python",
 )
 def peer_qemu_microvm_standby_python_warm(
     bench: Bench, warmup: int, rounds: int
@@ -245,6 +258,7 @@ def peer_qemu_microvm_standby_python_warm(
     "the product of two numbers, computed by sh in the new guest, is here",
     warmup=0,
     rounds=20,
+    beside="shell",
 )
 def hello_shell(bench: Bench, warmup: int, rounds: int) -> List[float]:
     return hello(bench, rounds, multiply_in_shell, wait=True)[warmup:]
@@ -256,6 +270,7 @@ def hello_shell(bench: Bench, warmup: int, rounds: int) -> List[float]:
     "the product of two numbers, computed by sh in the new guest, is here",
     warmup=1,
     rounds=20,
+    beside="shell",
 )
 def peer_qemu_microvm_hello_shell(
     bench: Bench, warmup: int, rounds: int
@@ -270,6 +285,7 @@ def peer_qemu_microvm_hello_shell(
     "their product, computed by sh in the guest, is here",
     warmup=1,
     rounds=10,
+    beside="shell",
 )
 def peer_qemu_microvm_standby_shell(
     bench: Bench, warmup: int, rounds: int
@@ -284,6 +300,7 @@ def peer_qemu_microvm_standby_shell(
     "the product of two numbers, computed by sh in the new guest, is here",
     warmup=3,
     rounds=20,
+    beside="shell",
 )
 def hello_shell_loop(bench: Bench, warmup: int, rounds: int) -> List[float]:
     every = hello(bench, warmup + rounds, multiply_in_shell, wait=False)
@@ -531,6 +548,34 @@ def result_of(one: Measure, samples: Sequence[float], where: str) -> Any:
     }
 
 
+TURNS = 5
+
+
+def in_turns(
+    bench: Bench, measures: Sequence[Measure], quick: bool, failed: List[str]
+) -> List[Dict[str, Any]]:
+    """One after the other; several a part of the rounds at a time, so that a
+    busy minute of the machine does not count for one of them alone."""
+    where = "host" if brigd_is_here() else "host-vm"
+    samples: Dict[str, List[float]] = {one.name: [] for one in measures}
+    turns = TURNS if len(measures) > 1 and not quick else 1
+    for turn, one in itertools.product(range(turns), measures):
+        if one.name in failed:
+            continue
+        rounds = max(one.rounds // (5 if quick else turns), 1)
+        print(f"  {one.name}: {rounds} rounds"
+              f"{f', turn {turn + 1}' if turns > 1 else ''}",
+              file=sys.stderr, flush=True)
+        # What was measured before is not lost with what fails.
+        try:
+            samples[one.name] += one.run(bench, one.warmup, rounds)
+        except (Exception, SystemExit) as error:
+            print(f"bench: {one.name}: {error}", file=sys.stderr)
+            failed.append(one.name)
+    return [result_of(one, samples[one.name], where)
+            for one in measures if one.name not in failed]
+
+
 def first_line(path: str, name: str) -> str:
     try:
         with open(path) as file:
@@ -657,22 +702,12 @@ def main() -> int:
                not options.only]
     mine = [MEASURES[name] for name in names if name in MEASURES]
     bench = Bench(brig.Client(timeout=60)) if mine else None
-    failed = []
+    failed: List[str] = []
     try:
         about = machine(bench)
-        for one in mine:
+        for _, turns in itertools.groupby(mine, lambda m: m.beside or m.name):
             assert bench is not None
-            where = "host" if brigd_is_here() else "host-vm"
-            rounds = max(one.rounds // 5, 1) if options.quick else one.rounds
-            print(f"  {one.name}: {rounds} rounds", file=sys.stderr, flush=True)
-            # What was measured before is not lost with what fails.
-            try:
-                samples = one.run(bench, one.warmup, rounds)
-            except (Exception, SystemExit) as error:
-                print(f"bench: {one.name}: {error}", file=sys.stderr)
-                failed.append(one.name)
-                continue
-            results.append(result_of(one, samples, where))
+            results += in_turns(bench, list(turns), options.quick, failed)
         if bench and bench.peer.saved:
             about["peer"] = bench.peer.version
     finally:

@@ -39,12 +39,12 @@ FIRMWARE = (
     "/usr/share/qemu/pvh.bin",
 )
 MODULES = (
-    "virtio/virtio_ring",
-    "virtio/virtio",
-    "virtio/virtio_mmio",
-    "block/virtio_blk",
-    "char/virtio_console",
-    "char/hw_random/virtio-rng",
+    "modules/virtio_ring.ko",
+    "modules/virtio.ko",
+    "modules/virtio_mmio.ko",
+    "modules/virtio_blk.ko",
+    "modules/virtio-rng.ko",
+    "modules-peer/virtio_console.ko",
 )
 RAM = "/dev/shm/brig-peer.ram"
 MEMORY_MIB = 512  # of brig's default sandbox
@@ -91,18 +91,15 @@ def overlay(path: str, backing: str, size: int) -> None:
 def initrd(path: str) -> None:
     """The init of the peer's guest, and the modules it loads."""
     tree = os.path.join(STAGING, "tree")
-    full = os.path.join(IMAGES, "modules-full")
-    drivers = os.path.join(full, os.listdir(full)[0], "kernel", "drivers")
     os.makedirs(os.path.join(tree, "modules"))
     os.makedirs(os.path.join(tree, "newroot"))
     shutil.copy(os.path.join(ROOT, "build/bench/peer_guest"),
                 os.path.join(tree, "init"))
     for name in MODULES:
-        shutil.copy(os.path.join(drivers, name + ".ko"),
-                    os.path.join(tree, "modules"))
+        shutil.copy(os.path.join(IMAGES, name), os.path.join(tree, "modules"))
     with open(os.path.join(tree, "modules", "list"), "w") as file:
         for name in MODULES:
-            file.write(os.path.basename(name) + ".ko\n")
+            file.write(os.path.basename(name) + "\n")
     with open(path, "ab") as file:
         subprocess.run("find . | cpio --quiet -o -H newc", shell=True,
                        check=True, cwd=tree, stdout=file)
