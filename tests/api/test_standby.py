@@ -138,6 +138,13 @@ def test_of_a_template_that_is_gone(two):
     assert two.create_v2()["origin"] == "template"
 
 
+def test_one_that_lies_is_not_handed_out(two):
+    two.host.restored = "no_entropy"
+    reply = two.post("/v2/sandboxes", {"name": "mine"})
+    assert reply.status == 500, reply.body
+    assert two.get("/v1/sandboxes/list").json["data"] == []
+
+
 def test_none_are_kept_when_none_are_wanted(make_daemon):
     daemon = make_daemon("--pool", "0", "--standby", "0")
     assert ready(daemon)

@@ -276,44 +276,6 @@ def test_nothing_starts_while_brigd_ends(make_daemon):
     assert len(daemon.host.started) == started
 
 
-# --- sandboxes that run ahead
-
-
-@pytest.fixture
-def ahead(make_daemon):
-    daemon = make_daemon("--pool", "0", "--standby", "2")
-    assert standbys(daemon)
-    return daemon
-
-
-def standbys(daemon, n=2):
-    return wait_until(lambda: daemon.get("/v2/host").json["standby"] == n, 15)
-
-
-def test_a_standby_is_taken(ahead):
-    """It becomes what was asked for, and another takes its place."""
-    started = {vm.id for vm in ahead.host.started}
-    assert ahead.get("/v1/sandboxes/list").json["data"] == []
-    box = ahead.create_v2(name="mine", env={"A": "b"})
-    assert box["id"] in started and box["origin"] == "template"
-    vm = ahead.host.vm(box["id"])
-    assert box["name"] == vm.hostname == "mine" and len(vm.configured) == 2
-    assert vm.configured[0][0] != vm.configured[1][0]  # its generation
-    assert box["receipt"]["hostname"] == "mine"
-    assert ahead.out(box["id"], "echo $A") == "b\n"
-    assert standbys(ahead)
-    for other in {"memory_mib": 256}, {"vcpus": 2}, {"disk_gib": 3}:
-        assert ahead.create_v2(**other)["id"] not in started
-    assert standbys(ahead)
-
-
-def test_a_standby_that_lies_is_not_handed_out(ahead):
-    ahead.host.restored = "no_entropy"
-    reply = ahead.post("/v2/sandboxes", {"name": "mine"})
-    assert reply.status == 500, reply.body
-    assert ahead.get("/v1/sandboxes/list").json["data"] == []
-
-
 # --- the pool
 
 
