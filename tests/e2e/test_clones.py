@@ -159,21 +159,6 @@ def test_receipt_says_what_was_done(api, source):
         delete(api, made)
 
 
-def test_wall_clock_is_right_in_a_clone(api, source):
-    made = clone(api, source.id, 3)
-    try:
-        for one in made:
-            asked = time.time()
-            said = float(execute(api, one["id"], "date +%s.%N")["stdout"])
-            answered = time.time()
-            # The host VM's clock is set from this machine's at its start.
-            inside_offset = float(inside("date +%s.%N")) - time.time()
-            assert asked + inside_offset - 0.3 <= said
-            assert said <= answered + inside_offset + 0.3
-    finally:
-        delete(api, made)
-
-
 def test_deleting_the_source_does_not_hurt_its_clones(api, new_sandbox):
     source = new_sandbox(memory=512)
     source.run("head -c 20000000 /dev/urandom >/root/data; "
