@@ -149,6 +149,9 @@ static void move(struct sandbox *sb, enum sandbox_state to, const char *reason)
 		.paused = sb->paused,
 	};
 	int r = store_change_sandbox(sb->set->app->store, &change);
+	/* Nothing else would know whose machine was saved. */
+	if (r == 0 && to == SANDBOX_PAUSED)
+		r = store_sync(sb->set->app->store);
 	(void)r; /* logged there; the list in memory is what we serve from */
 }
 
@@ -164,7 +167,10 @@ static void drop_pause(struct sandbox *sb, const char *snapshot)
 {
 	if (snapshot[0] == '\0')
 		return;
-	int r = snapstore_delete(sb->set->app->snapstore, snapshot);
+	/* Or a power cut would bring back the row, but not the snapshot. */
+	int r = store_sync(sb->set->app->store);
+	if (r == 0)
+		r = snapstore_delete(sb->set->app->snapstore, snapshot);
 	if (r < 0)
 		log_warn("snapshot=%s of a pause stays: %s", snapshot,
 			 strerror(-r));

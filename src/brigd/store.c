@@ -261,7 +261,8 @@ int store_open(const char *path, struct store **ret)
 	if (r == 0) {
 		(void)sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
 		/* NORMAL: a power cut may lose the newest rows, never more:
-		 * the microVMs they speak of are gone then as well. */
+		 * the microVMs they speak of are gone then as well, or
+		 * store_sync() was called. */
 		r = exec(s, "PRAGMA journal_mode = WAL;"
 			    "PRAGMA synchronous = NORMAL;"
 			    "PRAGMA foreign_keys = ON;");
@@ -359,6 +360,14 @@ int store_change_sandbox(struct store *s, const struct store_change *change)
 	bind_text(st, 7, change->snapshot);
 	bind_text(st, 8, change->paused);
 	return run(s, CHANGE_SANDBOX);
+}
+
+int store_sync(struct store *s)
+{
+	if (sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
+				      NULL, NULL) != SQLITE_OK)
+		return failed(s, "checkpoint");
+	return 0;
 }
 
 int store_remove_sandbox(struct store *s, const char *id)

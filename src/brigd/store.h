@@ -92,6 +92,9 @@ must_check int store_change_sandbox(struct store *s,
 				    const struct store_change *change);
 must_check int store_remove_sandbox(struct store *s, const char *id);
 
+/* Makes durable what was written so far, also against a power cut. */
+must_check int store_sync(struct store *s);
+
 /* Sandboxes that were alive when an earlier brigd ended are not any more;
  * what was being resumed is paused as before. */
 must_check int store_mark_restart(struct store *s);
