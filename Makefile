@@ -22,7 +22,7 @@ BASE_OBJS := $(BASE:%=src/base/%.o)
 VMM_CORE := gmem virtio/queue virtio/mmio
 VMM_DEVS := blk/cow dev/blk dev/rng dev/serial dev/vsock dev/vsock_gate
 VMM_REST := config kvm bus stop vcpu machine control probe x86/acpi x86/boot \
-	x86/cpuid x86/elf claim memory save state/stream x86/state \
+	x86/cpuid x86/elf claim memory workset save state/stream x86/state \
 	x86/check
 VMM_OBJS := $(VMM_CORE:%=src/vmm/%.o) $(VMM_DEVS:%=src/vmm/%.o) \
 	$(VMM_REST:%=src/vmm/%.o)
@@ -203,6 +203,10 @@ UNIT_LIBS_x86_kvm := $(UNIT_LIBS_x86_state)
 UNIT_TESTS += memory
 UNIT_memory := src/vmm/memory.o src/vmm/gmem.o src/base/fd.o src/base/assert.o
 UNIT_LIBS_memory := -Wl,--wrap=ioctl
+
+UNIT_TESTS += workset
+UNIT_workset := src/vmm/workset.o $(UNIT_memory)
+UNIT_LIBS_workset := -Wl,--wrap=ioctl
 
 UNIT_TESTS += elf acpi base
 UNIT_acpi := src/vmm/x86/acpi.o src/vmm/gmem.o src/base/assert.o

@@ -70,6 +70,9 @@ enum vmm_msg_type {
 	VMM_RESET = 9, /* back to what the last VMM_RESTORE gave, in the same
 	                  process: u.restore and the same fds again. -EBUSY
 	                  while a save is being written. */
+	VMM_WORKING_SET = 10, /* one fd: an empty file, for the pages which the
+	                         guest has used; see struct vmm_pages. Reply:
+	                         value is the size of the file. */
 
 	/* brig-vmm -> brigd */
 	VMM_REPLY = 16,   /* status: 0 or -errno */
@@ -120,6 +123,12 @@ enum vmm_restore_flags {
 	VMM_RESTORE_DELTA = 1u << 0,
 	/* Load everything and stay paused. */
 	VMM_RESTORE_PAUSED = 1u << 1,
+	/* After the delta, if there is one, comes what VMM_WORKING_SET wrote
+	 * for another machine with the same memory: only a hint. */
+	VMM_RESTORE_WORKING_SET = 1u << 2,
+	/* VMM_WORKING_SET will be asked of this machine: pages come one by
+	 * one, so that those that are there are those that were used. */
+	VMM_RESTORE_REHEARSAL = 1u << 3,
 };
 
 struct vmm_restore {
@@ -128,7 +137,22 @@ struct vmm_restore {
 	uint32_t layers; /* sealed ones, at most BRIG_LAYERS_MAX */
 };
 
-#define VMM_FDS_MAX (VMM_RESTORE_FDS_MIN + 2 + BRIG_LAYERS_MAX)
+#define VMM_FDS_MAX (VMM_RESTORE_FDS_MIN + 3 + BRIG_LAYERS_MAX)
+
+/* A working set is a file of these, ascending. */
+struct vmm_pages {
+	uint32_t first; /* of 4 KiB, counted from the start of RAM */
+	uint32_t count; /* at least 1 */
+	uint32_t flags; /* enum vmm_pages_flags */
+	uint32_t zero;
+};
+static_assert(sizeof(struct vmm_pages) == 16, "wire format");
+
+enum vmm_pages_flags {
+	VMM_PAGES_WRITTEN = 1u << 0, /* else only read */
+};
+
+#define VMM_WORKING_SET_MAX 16384u /* structs in one file */
 
 /* Descriptors of VMM_SAVE, in this order; with VMM_SAVE_DISK only the first
  * VMM_SAVE_DISK_FDS of them. The memory file is as large as RAM (low part,

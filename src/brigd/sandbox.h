@@ -116,6 +116,7 @@ struct sandbox {
 	char parent[SNAP_ID_BYTES];     /* of its next snapshot */
 	bool id_used;                   /* a shell has, or had, our id */
 	bool may_use_template;          /* an automatic one */
+	bool rehearsal;                 /* as in struct sandbox_spec */
 	bool template_as_made;          /* VMM_RESET leads to the template */
 	struct receipt receipt;
 
@@ -203,6 +204,7 @@ struct sandbox_spec {
 	const char *snapshot;      /* NULL: none */
 	const char *template_name; /* NULL: none */
 	bool may_use_template;     /* of this shape, if there is one */
+	bool rehearsal;            /* it will be asked for its working set */
 };
 
 /* Starts a new one: state CREATING. -EINVAL after filling *fault. */

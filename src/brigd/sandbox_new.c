@@ -155,6 +155,7 @@ static void fill(struct sandbox *sb, const struct sandbox_spec *spec,
 		sb->below = saved_ref(spec->from);
 	}
 	sb->may_use_template = spec->may_use_template;
+	sb->rehearsal = spec->rehearsal;
 	sb->template_as_made = spec->origin == ORIGIN_TEMPLATE;
 	take_shell(sb);
 }

@@ -159,6 +159,12 @@ static int fill_restore(struct sandbox *sb, struct claim *c,
 		c->msg.u.restore.flags = VMM_RESTORE_DELTA;
 		borrow(c, s->delta->fd);
 	}
+	if (sb->rehearsal)
+		c->msg.u.restore.flags |= VMM_RESTORE_REHEARSAL;
+	if (s->base->working_set_fd >= 0) {
+		c->msg.u.restore.flags |= VMM_RESTORE_WORKING_SET;
+		borrow(c, s->base->working_set_fd);
+	}
 	add_layers(c, s);
 	return add_top(sb, c);
 }

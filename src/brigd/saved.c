@@ -113,6 +113,7 @@ struct saved_memory *saved_memory_new(int fd)
 	}
 	m->refs = 1;
 	m->fd = fd;
+	m->working_set_fd = -1;
 	return m;
 }
 
@@ -131,6 +132,7 @@ void saved_memory_unref(struct saved_memory *m)
 	if (--m->refs > 0)
 		return;
 	fd_close(&m->fd);
+	fd_close(&m->working_set_fd);
 	free(m);
 }
 

@@ -47,6 +47,11 @@ struct saved_file {
 struct saved_memory {
 	unsigned int refs;
 	int fd; /* sealed memfd, owned */
+
+	/* The pages that a machine with this RAM needs first, as a sealed file
+	 * of struct vmm_pages, owned; -1: not known. */
+	int working_set_fd;
+	bool rehearsed; /* it was tried to find out */
 };
 
 struct saved {

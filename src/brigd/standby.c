@@ -1,9 +1,13 @@
 /* standby.c - sandboxes that run already, for whoever asks next.
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include "fd.h"
 #include "limits.h"
 #include "log.h"
 #include "run.h"
@@ -11,13 +15,15 @@
 #include "standby.h"
 #include "template.h"
 
-/* What a user's first command will need is touched by these. */
+/* What a user's first command will need is touched by these. A rehearsal ends
+ * after the first: its pages are then copied for every sandbox, so there
+ * should be few that only some need. */
 static const struct {
 	const char *language;
 	const char *code;
 } exercises[] = {
-	{ "python", "print(1)" },
 	{ "bash", "echo 1" },
+	{ "python", "print(1)" },
 	{ "python", "print(1)" },
 };
 
@@ -28,6 +34,10 @@ struct standby {
 	struct run run;
 	bool running;      /* `run` goes on */
 	unsigned int step; /* exercises that are done */
+
+	/* Of the rehearsal. */
+	struct vmm_call call;
+	int pages_fd; /* what the VMM writes; -1: it was not asked */
 };
 
 struct standby_set {
@@ -35,6 +45,7 @@ struct standby_set {
 	unsigned int count;
 	struct loop_timer timer;
 	struct standby places[STANDBY_MAX];
+	struct standby rehearsal; /* ends after its exercises */
 };
 
 static void look_later(struct standby_set *set, uint64_t after_ns)
@@ -46,6 +57,56 @@ static bool is_ready(const struct standby *s)
 {
 	return s->sb != NULL && s->sb->state == SANDBOX_RUNNING &&
 	       s->step == ARRAY_LEN(exercises);
+}
+
+/* --- Rehearsals ------------------------------------------------------------------- */
+
+/* Takes over `fd`, which a VMM has written. */
+static void keep_pages(struct saved_memory *base, int fd)
+{
+	cleanup_fd int sealed = saved_freeze(fd);
+
+	if (sealed >= 0 && base->working_set_fd < 0)
+		base->working_set_fd = fd_take(&sealed);
+}
+
+static void on_pages(struct vmm_call *call, int status, int fd,
+		     const struct vmm_msg *msg)
+{
+	struct standby *s = container_of(call, struct standby, call);
+
+	(void)fd;
+	(void)msg;
+	if (s->sb == NULL) {
+		fd_close(&s->pages_fd);
+		return;
+	}
+	if (status == 0)
+		keep_pages(s->sb->from->base, fd_take(&s->pages_fd));
+	else
+		log_info("standby=%s no working set: %s; going on", s->sb->id,
+			 strerror(-status));
+	fd_close(&s->pages_fd);
+	sandbox_delete(s->sb);
+}
+
+/* What the guest used for its exercises is what the next one will need. */
+static void ask_for_pages(struct standby *s)
+{
+	struct vmm_msg msg = { .type = VMM_WORKING_SET };
+
+	s->pages_fd =
+		memfd_create("brig-pages", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int r = s->pages_fd < 0 ? -errno : 0;
+	if (r == 0)
+		r = vmm_peer_send(sandbox_vmm(s->sb), &msg, &s->pages_fd, 1,
+				  STANDBY_RUN_TIMEOUT_S, &s->call);
+	if (r == 0)
+		return;
+	log_info("standby=%s no working set: %s; going on", s->sb->id,
+		 strerror(-r));
+	fd_close(&s->pages_fd);
+	sandbox_delete(s->sb);
 }
 
 /* --- Exercises --------------------------------------------------------------------- */
@@ -87,6 +148,10 @@ static void exercise(struct standby *s)
 	};
 	struct fault fault;
 
+	if (s == &s->set->rehearsal && s->step == 1) {
+		ask_for_pages(s);
+		return;
+	}
 	if (s->step == ARRAY_LEN(exercises)) {
 		look_later(s->set, 0);
 		return;
@@ -119,8 +184,10 @@ static void on_change(struct sandbox_waiter *w, struct sandbox *sb, bool gone)
 
 static void start(struct standby *s, const struct template *t)
 {
+	bool rehearsal = s == &s->set->rehearsal;
 	struct sandbox_spec spec = {
-		.name = "standby",
+		.name = rehearsal ? "rehearsal" : "standby",
+		.rehearsal = rehearsal,
 		.cpus = CPUS_DEFAULT,
 		.shape = t->shape,
 		.origin = ORIGIN_TEMPLATE,
@@ -132,7 +199,7 @@ static void start(struct standby *s, const struct template *t)
 	s->step = 0;
 	if (sandbox_create(s->set->app->sandboxes, &spec, &s->sb, &fault) < 0) {
 		s->sb = NULL;
-		log_info("no standby: %s; later", fault.text);
+		log_info("no %s: %s; later", spec.name, fault.text);
 		look_later(s->set, STANDBY_RETRY_S * NS_PER_S);
 		return;
 	}
@@ -146,6 +213,8 @@ static void on_timer(struct loop_timer *timer)
 		container_of(timer, struct standby_set, timer);
 	const struct template *t = template_default(set->app->templates);
 
+	const struct template *next = template_unrehearsed(set->app->templates);
+
 	look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
 	for (unsigned int i = 0; i < set->count; i++) {
 		struct standby *s = &set->places[i];
@@ -154,7 +223,15 @@ static void on_timer(struct loop_timer *timer)
 		if (s->sb != NULL && !is_ready(s))
 			return;
 	}
-	if (t == NULL || sandbox_set_starting(set->app->sandboxes))
+	if (set->rehearsal.sb != NULL ||
+	    sandbox_set_starting(set->app->sandboxes))
+		return;
+	if (next != NULL) {
+		next->saved->base->rehearsed = true;
+		start(&set->rehearsal, next);
+		return;
+	}
+	if (t == NULL)
 		return;
 	for (unsigned int i = 0; i < set->count; i++) {
 		if (set->places[i].sb == NULL) {
@@ -197,6 +274,14 @@ unsigned int standby_ready(const struct standby_set *set)
 	return n;
 }
 
+static void init(struct standby *s, struct standby_set *set)
+{
+	s->set = set;
+	s->waiter.on_change = on_change;
+	s->call.on_reply = on_pages;
+	s->pages_fd = -1;
+}
+
 struct standby_set *standby_set_new(struct app *app, unsigned int count)
 {
 	struct standby_set *set = calloc(1, sizeof(*set));
@@ -206,13 +291,22 @@ struct standby_set *standby_set_new(struct app *app, unsigned int count)
 	set->app = app;
 	set->count = count;
 	set->timer.on_expire = on_timer;
-	for (unsigned int i = 0; i < STANDBY_MAX; i++) {
-		set->places[i].set = set;
-		set->places[i].waiter.on_change = on_change;
-	}
-	if (count > 0)
-		look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
+	for (unsigned int i = 0; i < STANDBY_MAX; i++)
+		init(&set->places[i], set);
+	init(&set->rehearsal, set);
+	look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
 	return set;
+}
+
+static void drop(struct standby *s)
+{
+	if (s->running)
+		run_free(&s->run);
+	if (s->sb != NULL) {
+		vmm_peer_cancel(sandbox_vmm(s->sb), &s->call);
+		sandbox_unwait(&s->waiter);
+	}
+	fd_close(&s->pages_fd);
 }
 
 void standby_set_free(struct standby_set *set)
@@ -220,12 +314,8 @@ void standby_set_free(struct standby_set *set)
 	if (set == NULL)
 		return;
 	loop_timer_del(set->app->loop, &set->timer);
-	for (unsigned int i = 0; i < STANDBY_MAX; i++) {
-		struct standby *s = &set->places[i];
-		if (s->running)
-			run_free(&s->run);
-		if (s->sb != NULL)
-			sandbox_unwait(&s->waiter);
-	}
+	for (unsigned int i = 0; i < STANDBY_MAX; i++)
+		drop(&set->places[i]);
+	drop(&set->rehearsal);
 	free(set);
 }

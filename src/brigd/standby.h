@@ -6,6 +6,10 @@
  * a few sandboxes of the default template are restored ahead, hidden, and run
  * one command of each kind. Who asks for such a sandbox gets one of them: it
  * is configured anew (name, ids, entropy, clock), and its receipt is of that.
+ *
+ * Before that, of each template that comes into memory one sandbox rehearses:
+ * it does the same and is asked which pages it used. Those are made ready in
+ * all that come from this memory afterwards (src/vmm/workset.h).
  */
 #ifndef BRIGD_STANDBY_H
 #define BRIGD_STANDBY_H

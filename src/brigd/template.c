@@ -537,6 +537,17 @@ const struct template *template_default(const struct template_set *set)
 	return NULL;
 }
 
+const struct template *template_unrehearsed(const struct template_set *set)
+{
+	const struct template *t;
+
+	TAILQ_FOREACH(t, &set->list, link) {
+		if (t->status == TEMPLATE_READY && !t->saved->base->rehearsed)
+			return t;
+	}
+	return NULL;
+}
+
 void template_set_start(struct template_set *set)
 {
 	const struct template *unused = NULL;

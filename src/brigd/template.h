@@ -89,6 +89,9 @@ enum template_answer template_for(struct template_set *set,
 /* The automatic one of the default shape, if it is in memory; borrowed. */
 const struct template *template_default(const struct template_set *set);
 
+/* One in memory whose working set was not looked for yet; NULL: none. */
+const struct template *template_unrehearsed(const struct template_set *set);
+
 /* A sandbox that came from a template is ready, or could not be restored. */
 void template_used(struct template_set *set, const char *name, bool good);
 

@@ -12,6 +12,7 @@
 #include "log.h"
 #include "machine.h"
 #include "num.h"
+#include "workset.h"
 #include "x86/boot.h"
 
 #define SECTOR_BYTES 512u
@@ -127,7 +128,8 @@ int claim_boot(struct machine *m, const struct vmm_boot *b, int *fds,
 struct restore_fds {
 	int *state;
 	int *memory;
-	int *delta; /* NULL: none */
+	int *delta;   /* NULL: none */
+	int *working; /* set of pages; NULL: none */
 	int *console;
 	int *base;
 	int *layers; /* r->layers of them */
@@ -137,11 +139,14 @@ struct restore_fds {
 static int name_fds(const struct vmm_restore *r, int *fds, size_t nfds,
 		    struct restore_fds *ret)
 {
-	const uint32_t known = VMM_RESTORE_DELTA | VMM_RESTORE_PAUSED;
+	const uint32_t known = VMM_RESTORE_DELTA | VMM_RESTORE_PAUSED |
+			       VMM_RESTORE_WORKING_SET | VMM_RESTORE_REHEARSAL;
 	bool delta = r->flags & VMM_RESTORE_DELTA;
+	bool working = r->flags & VMM_RESTORE_WORKING_SET;
 
 	if ((r->flags & ~known) != 0 || r->layers > BRIG_LAYERS_MAX ||
-	    nfds != (size_t)VMM_RESTORE_FDS_MIN + delta + r->layers + 1)
+	    nfds != (size_t)VMM_RESTORE_FDS_MIN + delta + working + r->layers +
+			    1)
 		return -EPROTO;
 	int *next = &fds[VMM_RESTORE_FDS_MIN];
 	*ret = (struct restore_fds){
@@ -150,8 +155,9 @@ static int name_fds(const struct vmm_restore *r, int *fds, size_t nfds,
 		.console = &fds[VMM_RESTORE_FD_CONSOLE],
 		.base = &fds[VMM_RESTORE_FD_BASE],
 		.delta = delta ? next : NULL,
-		.layers = next + delta,
-		.top = next + delta + r->layers,
+		.working = working ? next + delta : NULL,
+		.layers = next + delta + working,
+		.top = next + delta + working + r->layers,
 	};
 	return 0;
 }
@@ -232,6 +238,21 @@ static void wake_devices(struct machine *m)
 	}
 }
 
+/* What does not work here is no reason to fail. */
+static void prepare_pages(struct machine *m, bool rehearsal, const int *fd)
+{
+	int r = 0;
+
+	if (rehearsal) {
+		memory_prepare_reset(&m->memory, VMM_FD_PROC);
+		r = workset_watch(&m->memory);
+	}
+	if (!rehearsal && fd != NULL)
+		r = workset_apply(&m->memory, *fd, m->vcpus[0].fd);
+	if (r < 0)
+		log_warn("working set: %s; going on", strerrordesc_np(-r));
+}
+
 int claim_restore(struct machine *m, const struct vmm_restore *r, int *fds,
 		  size_t nfds, bool again)
 {
@@ -252,6 +273,7 @@ int claim_restore(struct machine *m, const struct vmm_restore *r, int *fds,
 	if (e < 0)
 		return e;
 	wake_devices(m);
+	prepare_pages(m, r->flags & VMM_RESTORE_REHEARSAL, f.working);
 	go(m, paused);
 	return 0;
 }

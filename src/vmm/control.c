@@ -11,6 +11,7 @@
 #include "machine.h"
 #include "num.h"
 #include "stop.h"
+#include "workset.h"
 
 static int send_msg(const struct vmm_msg *msg, int fd)
 {
@@ -122,6 +123,16 @@ static void do_save(struct machine *m, const struct vmm_msg *request, int *fds,
 	reply(request, &msg, -1);
 }
 
+static void do_working_set(struct machine *m, const struct vmm_msg *request,
+			   const int *fds, size_t nfds)
+{
+	struct vmm_msg msg = { .status = -EPROTO };
+
+	if (nfds == 1 && m->state != MACHINE_SHELL)
+		msg.status = workset_write(&m->memory, fds[0], &msg.value);
+	reply(request, &msg, -1);
+}
+
 void control_saved(uint32_t seq, int status, const struct vmm_saved *saved)
 {
 	struct vmm_msg msg = {
@@ -152,6 +163,9 @@ static void handle(struct machine *m, const struct vmm_msg *request, int *fds,
 	case VMM_PAUSE:
 	case VMM_RESUME:
 		do_pause(m, request);
+		break;
+	case VMM_WORKING_SET:
+		do_working_set(m, request, fds, nfds);
 		break;
 	case VMM_SAVE:
 		do_save(m, request, fds, nfds);

@@ -23,7 +23,7 @@
 #include "wire/boot.h"
 #include "wire/limits.h"
 
-#define PAGE 4096u
+#define PAGE MEMORY_PAGE
 #define HUGE_PAGE (2u << 20)
 
 /* Runs of a delta that are at least so long are mapped. A copy takes a page of
@@ -314,10 +314,25 @@ static int scan_runs(struct writer *w)
 	return 0;
 }
 
-static bool is_anonymous(uint64_t word)
+enum memory_page memory_page(uint64_t word)
 {
-	return (word & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0 &&
-	       (word & PAGEMAP_FILE) == 0;
+	if ((word & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) == 0)
+		return MEMORY_PAGE_NONE;
+	return (word & PAGEMAP_FILE) != 0 ? MEMORY_PAGE_FILE : MEMORY_PAGE_OWN;
+}
+
+int memory_words(const struct memory *m, int pagemap_fd, uint64_t page,
+		 uint64_t *words, size_t n)
+{
+	uint64_t first = (uintptr_t)m->host / PAGE + page;
+
+	if (pagemap_fd < 0)
+		return -ENOTSUP;
+	ssize_t got = fd_pread_all(pagemap_fd, words, n * sizeof(words[0]),
+				   (off_t)(first * sizeof(words[0])));
+	if (got < 0)
+		return (int)got;
+	return (size_t)got == n * sizeof(words[0]) ? 0 : -EIO;
 }
 
 /* The same from the words: `n` of them, for the pages from `at` on. */
@@ -328,7 +343,7 @@ static int write_words(struct writer *w, const uint64_t *words, size_t n,
 
 	while (i < n) {
 		size_t start = i;
-		while (i < n && is_anonymous(words[i]))
+		while (i < n && memory_page(words[i]) == MEMORY_PAGE_OWN)
 			i++;
 		if (i > start) {
 			int r = write_run(w, at + start * PAGE, at + i * PAGE);
@@ -344,22 +359,15 @@ static int write_words(struct writer *w, const uint64_t *words, size_t n,
 static int read_words(struct writer *w)
 {
 	static uint64_t words[4096];
-	uint64_t first = (uintptr_t)w->m->host / PAGE;
 	uint64_t pages = w->m->bytes / PAGE;
 
-	for (uint64_t i = 0; i < pages;) {
-		size_t n = (size_t)u64_min(pages - i, ARRAY_LEN(words));
-		ssize_t got =
-			fd_pread_all(w->pagemap_fd, words, n * sizeof(words[0]),
-				     (off_t)((first + i) * sizeof(words[0])));
-		if (got < 0)
-			return (int)got;
-		if ((size_t)got != n * sizeof(words[0]))
-			return -EIO;
-		int r = write_words(w, words, n, i * PAGE);
+	for (uint64_t at = 0; at < pages; at += ARRAY_LEN(words)) {
+		size_t n = (size_t)u64_min(pages - at, ARRAY_LEN(words));
+		int r = memory_words(w->m, w->pagemap_fd, at, words, n);
+		if (r == 0)
+			r = write_words(w, words, n, at * PAGE);
 		if (r < 0)
 			return r;
-		i += n;
 	}
 	return 0;
 }

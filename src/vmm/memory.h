@@ -26,6 +26,8 @@
 #include "cc.h"
 #include "gmem.h"
 
+#define MEMORY_PAGE 4096u
+
 /* A sealed file, to be known again. */
 struct memory_file {
 	uint64_t dev;
@@ -62,10 +64,23 @@ must_check int memory_map(struct memory *m, int base_fd, int delta_fd);
  * memory_prepare_reset() was called. */
 must_check int memory_reset(struct memory *m, int base_fd, int delta_fd);
 
-/* Opens what tells memory_reset() where pages were written; without it, all
- * pages go. `proc_fd` is VMM_FD_PROC. For a moment the process is dumpable: so
+/* Opens what tells memory_reset() where pages were written, if it is not open;
+ * without it, all pages go. `proc_fd` is VMM_FD_PROC. For a moment the process is dumpable: so
  * before there is a guest. */
 void memory_prepare_reset(struct memory *m, int proc_fd);
+
+/* What this process has of a page. */
+enum memory_page {
+	MEMORY_PAGE_NONE,
+	MEMORY_PAGE_FILE, /* as the file has it */
+	MEMORY_PAGE_OWN,  /* written since */
+};
+
+/* Reads what tells, one word for each of `n` pages from `page` on, and says
+ * what a word means. -ENOTSUP: `pagemap_fd` is -1. */
+must_check int memory_words(const struct memory *m, int pagemap_fd,
+			    uint64_t page, uint64_t *words, size_t n);
+enum memory_page memory_page(uint64_t word);
 
 /* Writes all pages that differ from what memory_map() gave (after a boot: all
  * that are not zero) to the empty file `out_fd`, at their offsets, and sets

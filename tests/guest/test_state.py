@@ -327,6 +327,47 @@ def test_c21_no_copy_sees_another():
                         f"same={pages // 2:08x}", f"same={pages // 2:08x}"]
 
 
+# --- working sets ------------------------------------------------------------
+
+@pytest.mark.usefixtures("shells")
+def test_rehearsal_tells_the_pages_and_the_next_one_has_them():
+    first, count = 0x1000, 64
+    used = (tiny.SAME | 3 << 8, first, count, 5)
+    painted = (tiny.PAINT | 2 << 8, first + 0x1000, count, 6)
+    with saved_of((tiny.PAINT | 1 << 8, first, count, 5)) as saved:
+        with Tiny(saved=saved, flags=tiny.REHEARSAL, ask=[used, painted]) as vm:
+            vm.answer()
+            runs = vm.working_set()
+        pages = {p: flags for start, n, flags, _ in runs
+                 for p in range(start, start + n)}
+        mine = {p: pages.get(p) for p in range(first, first + 0x2000)
+                if p in pages}
+        assert mine == {
+            **{first + 3 * i: 0 for i in range(count)},
+            **{first + 0x1000 + 2 * i: tiny.PAGES_WRITTEN
+               for i in range(count)}}, "exactly what was touched"
+        with Tiny(saved=saved, flags=tiny.RESTORE_PAUSED,
+                  pages=b"".join(tiny.PAGES.pack(*r) for r in runs)) as vm:
+            assert vm.pump(tiny.RUNNING) is not None
+            own = vm.save()
+        with own:
+            for page, flags in mine.items():
+                assert (os.lseek(own.memory, page * PAGE, os.SEEK_DATA) ==
+                        page * PAGE) == bool(flags)
+            with Tiny(saved=own, ask=[(tiny.SAME | 1 << 8, first, count, 5)]
+                      ) as copy:
+                assert copy.answer() == [f"same={count:08x}"]
+
+
+@pytest.mark.parametrize("pages", [
+    b"", b"x", b"\xff" * 4096, tiny.PAGES.pack(0, 1 << 15, 1, 0) + b"x",
+    tiny.PAGES.pack(0, (1 << 15) + 1, 1, 0), b"\0" * (16 * 16384 + 16),
+], ids=["empty", "odd", "ones", "odd end", "over", "long"])
+def test_hostile_working_sets_do_no_harm(pages, quiet):
+    with Tiny(saved=quiet, pages=pages, ask=[(tiny.SUM, WORD, 1)]) as copy:
+        assert copy.answer() == [f"sum={0x11111111:08x}"]
+
+
 @pytest.mark.usefixtures("shells")
 def test_c09_every_page_of_a_small_machine():
     """Untouched pages are those of the source, touched ones are private."""
@@ -926,14 +967,15 @@ def test_other_descriptors_are_checked(quiet):
 
 
 @pytest.mark.parametrize("body, count", [
-    (tiny.RESTORE_BODY.pack(0, 4, 0), 5),
+    (tiny.RESTORE_BODY.pack(0, 16, 0), 5),
+    (tiny.RESTORE_BODY.pack(0, tiny.RESTORE_WORKING_SET, 0), 5),
     (tiny.RESTORE_BODY.pack(0, 0, 1), 5),
     (tiny.RESTORE_BODY.pack(0, 0, 201), 5),
     (tiny.RESTORE_BODY.pack(0, 1, 0), 5),
     (tiny.RESTORE_BODY.pack(0, 0, 0), 4),
     (tiny.RESTORE_BODY.pack(0, 0, 0), 6),
     (tiny.RESTORE_BODY.pack(0, 0, 2**32 - 1), 5),
-], ids=["flag", "layer", "layers", "delta", "few", "many", "wrap"])
+], ids=["flag", "pages", "layer", "layers", "delta", "few", "many", "wrap"])
 def test_malformed_restores_are_refused(body, count):
     with Tiny() as vm:
         fds = [tiny.memfd("x") for _ in range(count)]

@@ -26,12 +26,15 @@ BOOT_BODY = struct.Struct("<QII")
 RESTORE_BODY = struct.Struct("<QII")
 SAVE_BODY = struct.Struct("<II")
 SAVED_BODY = struct.Struct("<QQQII")
+PAGES = struct.Struct("<IIII")
 MAGIC = 0x67697262
 CONFIG_VERSION = 3
 
-CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM = range(1, 10)
+(CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM,
+ WORKING_SET) = range(1, 11)
 REPLY, RUNNING, ACCEPT, STOPPED, READY, SAVED = range(16, 22)
-RESTORE_DELTA, RESTORE_PAUSED = 1, 2
+RESTORE_DELTA, RESTORE_PAUSED, RESTORE_WORKING_SET, REHEARSAL = 1, 2, 4, 8
+PAGES_WRITTEN = 1
 STAY_PAUSED, SAVE_DISK = 1, 2
 
 (POWEROFF, RESET, PANIC, TRIPLE_FAULT, INTERNAL_ERROR, COMMAND, DEVICE,
@@ -192,9 +195,10 @@ class Monitor:
         os.close(kernel_fd)
         os.close(initrd)
 
-    def restore(self, saved, flags=0, kind=RESTORE, ask=None):
+    def restore(self, saved, flags=0, kind=RESTORE, ask=None, pages=None):
         """Sends VMM_RESTORE (or VMM_RESET); does not wait.
 
+        `pages`: bytes of a working set.
         `ask`: operations for tests/guest/state.c, see answer().
         """
         question = b""
@@ -207,6 +211,11 @@ class Monitor:
             seal(fd)
         if len(memories) > 1:
             flags |= RESTORE_DELTA
+        hints = []
+        if pages is not None:
+            flags |= RESTORE_WORKING_SET
+            hints.append(memfd("pages"))
+            os.write(hints[0], pages)
         for fd in [self.base, *self.under, *self.layers]:
             if fd >= 0:
                 os.close(fd)
@@ -217,8 +226,20 @@ class Monitor:
         self.request(kind, body=RESTORE_BODY.pack(
             self.base_bytes, flags, len(self.layers)), fds=[
                 state, memories[0], self.console_fd, self.base,
-                *memories[1:], *self.layers, self._new_top()])
-        os.close(state)
+                *memories[1:], *hints, *self.layers, self._new_top()])
+        for fd in [state, *hints]:
+            os.close(fd)
+
+    def working_set(self):
+        """What VMM_WORKING_SET says, as tuples of struct vmm_pages."""
+        fd = memfd("pages")
+        self.request(WORKING_SET, fds=[fd])
+        reply = self.reply()
+        assert reply is not None and reply[2] == 0, reply
+        data = os.pread(fd, reply[4] + 1, 0)
+        os.close(fd)
+        assert len(data) == reply[4]
+        return list(PAGES.iter_unpack(data))
 
     def answer(self, timeout=10.0):
         """The lines that tests/guest/state.c said to what it was asked."""
@@ -348,7 +369,7 @@ class Tiny(Monitor):
 
     def __init__(self, guest=None, data=b"", *, vcpus=1, memory_mib=128,
                  disk_bytes=64 << 20, base=b"", config=None, kernel=None,
-                 saved=None, flags=0, ask=None):
+                 saved=None, flags=0, ask=None, pages=None):
         super().__init__(saved.shape if saved else
                          (vcpus, memory_mib, disk_bytes))
         if config is None:
@@ -365,7 +386,7 @@ class Tiny(Monitor):
         if saved:
             if self.waits:
                 self.wait_idle()
-            self.restore(saved, flags, ask=ask)
+            self.restore(saved, flags, ask=ask, pages=pages)
         elif guest is not None:
             self.boot(kernel or GUESTS / f"{guest}.elf", data, base)
 
