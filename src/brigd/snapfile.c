@@ -21,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -39,9 +38,6 @@
 
 /* An import looks at the free space after so many bytes. */
 #define SPACE_STEP (16ull << 20)
-
-/* Part of the file system that imports leave free. */
-#define SPACE_SHARE 16u
 
 struct header {
 	char magic[8];
@@ -239,15 +235,11 @@ static int receive_head(struct transfer *t)
 
 static int check_space(struct transfer *t, uint64_t n)
 {
-	struct statvfs v;
-
 	t->unchecked += n;
 	if (t->unchecked < SPACE_STEP)
 		return 0;
 	t->unchecked = 0;
-	if (fstatvfs(t->st->objects_fd, &v) < 0)
-		return -errno;
-	return v.f_bavail < v.f_blocks / SPACE_SHARE ? -ENOSPC : 0;
+	return snapstore_check_room(t->st, 0);
 }
 
 struct receiving {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cgroup.h"
 #include "id.h"
 #include "log.h"
 #include "snapshot.h"
@@ -177,6 +178,25 @@ static void describe(struct snap *snap, const struct sandbox *sb,
 	memcpy(snap->source_name, sb->name, sizeof(snap->source_name));
 }
 
+/* A save that ends for want of room has taken it from all disks meanwhile; so
+ * as much as it may write has to be there before. */
+static int check_room(struct sandbox *sb,
+		      const struct snapshot_options *options,
+		      struct fault *fault)
+{
+	uint64_t bytes = 0;
+
+	if (options->kind != SNAP_DISK &&
+	    cgroup_read_memory(sandbox_cgroup(sb), &bytes) < 0)
+		bytes = 0; /* writing will tell */
+	int r = snapstore_check_room(sb->set->app->snapstore, bytes);
+	if (r < 0) {
+		snapshot_fault(r, fault);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int snapshot_start(struct snapshot *s, struct sandbox *sb,
 		   const struct snapshot_options *options, struct fault *fault)
 {
@@ -186,6 +206,8 @@ int snapshot_start(struct snapshot *s, struct sandbox *sb,
 		.pause = options->pause,
 	};
 
+	if (check_room(sb, options, fault) < 0)
+		return -EINVAL;
 	s->app = sb->set->app;
 	s->pause = options->pause;
 	s->draft = (struct snap_draft){ .on_done = on_published };

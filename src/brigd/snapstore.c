@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -23,6 +24,9 @@
 #include "snapstore_priv.h"
 #include "store.h"
 #include "when.h"
+
+/* The share of the file system that snapshots leave free. */
+#define SPACE_SHARE 16u
 
 #define SUFFIX ".json"
 
@@ -742,6 +746,17 @@ struct snapstore *snapstore_open(const char *dir, struct worker *worker)
 			st->reap.next.count);
 	snapstore_sweep(st);
 	return st;
+}
+
+int snapstore_check_room(const struct snapstore *st, uint64_t bytes)
+{
+	struct statvfs v;
+
+	if (fstatvfs(st->objects_fd, &v) < 0)
+		return -errno;
+	uint64_t left = (uint64_t)v.f_bavail * v.f_frsize;
+	uint64_t keep = (uint64_t)v.f_blocks / SPACE_SHARE * v.f_frsize;
+	return left < keep || left - keep < bytes ? -ENOSPC : 0;
 }
 
 static void free_objects(struct snapstore *st)

@@ -113,6 +113,10 @@ const struct snap *snapstore_find(struct snapstore *st, int64_t tenant,
  * it goes through saved_freeze(). */
 must_check int snapstore_file(struct snapstore *st);
 
+/* 0, or -ENOSPC: `bytes` more would take the last sixteenth of the file system,
+ * which is for the disks of the sandboxes that run. */
+must_check int snapstore_check_room(const struct snapstore *st, uint64_t bytes);
+
 struct snap_draft {
 	/* id, status and sizes are filled in, and created_ms if it is 0. */
 	struct snap snap;

@@ -294,7 +294,8 @@ struct standby_set *standby_set_new(struct app *app, unsigned int count)
 	for (unsigned int i = 0; i < STANDBY_MAX; i++)
 		init(&set->places[i], set);
 	init(&set->rehearsal, set);
-	look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
+	if (count > 0)
+		look_later(set, STANDBY_LOOK_MS * NS_PER_MS);
 	return set;
 }
 

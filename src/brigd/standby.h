@@ -19,7 +19,8 @@
 
 struct standby_set;
 
-/* Keeps `count` of them once there is a default template; NULL: no memory. */
+/* Keeps `count` of them once there is a default template; 0: none, and nothing
+ * rehearses. NULL: no memory. */
 struct standby_set *standby_set_new(struct app *app, unsigned int count);
 void standby_set_free(struct standby_set *set);
 

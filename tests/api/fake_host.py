@@ -18,7 +18,9 @@ import time
 
 START, KILL, PROBE, STARTED, DONE, PROBED, EXITED = 1, 2, 3, 16, 17, 18, 19
 SPAWN = struct.Struct("<IIiI32sIIQIIiIQ")
-(CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM) = range(1, 10)
+(CONNECT, STATS, STOP, BOOT, RESTORE, PAUSE, RESUME, SAVE, RESET_VM,
+ WORKING_SET) = range(1, 11)
+WORKING_PAGES = struct.pack("<IIII", 3, 2, 1, 0)
 REPLY, RUNNING, ACCEPT, STOPPED, READY, SAVED = range(16, 22)
 VMM = struct.Struct("<IIiIQ56s")
 HEAD = struct.Struct("<IHH")
@@ -197,6 +199,7 @@ class VM:
         self.set_cgroup(1000000, 64 << 20)
         self.process = subprocess.Popen(["sleep", "1000"])
         self.claim = None  # BOOT, RESTORE, RESET_VM
+        self.working_set = []
         self.hostname = None
         self.console = None
         self.ready = None
@@ -288,6 +291,11 @@ class VM:
         elif kind in (PAUSE, RESUME):
             self.paused = kind == PAUSE
             self.send(REPLY, seq)
+        elif kind == WORKING_SET:
+            assert self.flags & 8, "it did not rehearse"
+            os.write(fds[0], WORKING_PAGES)
+            self.send(REPLY, seq, status=self.host.working_set_status,
+                      value=len(WORKING_PAGES))
         elif kind == SAVE:
             self.save(seq, struct.unpack_from("<I", rest)[0], fds)
 
@@ -301,7 +309,9 @@ class VM:
             self.layer_fds = fds[5:]
             self.log(f"booting {self.id}\n")
         else:
-            assert len(fds) == 5 + layers + (flags & 1)
+            hints = fds[4 + (flags & 1):][:flags >> 2 & 1]
+            assert len(fds) == 5 + layers + (flags & 1) + len(hints)
+            self.working_set = [os.pread(fd, 1 << 20, 0) for fd in hints]
             if self.host.restore_status:
                 self.send(REPLY, seq, status=self.host.restore_status)
                 return
@@ -321,7 +331,7 @@ class VM:
         assert state["memory_mib"] == self.memory_mib
         assert state["layers"] == layers, (state["layers"], layers)
         assert os.fstat(fds[1]).st_size == self.memory_mib << 20
-        self.layer_fds = fds[4 + (flags & 1):-1]
+        self.layer_fds = fds[4 + (flags & 1) + (flags >> 2 & 1):-1]
         for fd in self.layer_fds:
             try:
                 os.write(fd, b"x")
@@ -670,6 +680,7 @@ class FakeHost:
         self.saved_status = 0  # of SAVED
         self.save_delay = 0
         self.seals = 1  # layers that a save seals
+        self.working_set_status = 0
         self.quiesce = "ok"
         self.thaw = "ok"
         self.hooks_failed = 0

@@ -7,9 +7,10 @@ import time
 import pytest
 
 from conftest import wait_until
+from fake_host import WORKING_PAGES
 from test_templates import RESTORE, ready, templates
 
-EXERCISES = [("python", True), ("bash", True), ("python", True)]
+EXERCISES = [("bash", True), ("python", True), ("python", True)]
 
 
 def standby(daemon):
@@ -44,6 +45,31 @@ def test_is_hidden_and_warm(two):
     assert two.get("/v2/host").json["sandboxes"] == 0
     assert two.delete("/v1/sandboxes/delete-all").status == 200
     assert standby(two) == 2
+
+
+def rehearsals(daemon):
+    return [v for v in daemon.host.started
+            if v.hostname == "rehearsal"]
+
+
+def test_each_template_rehearses_once(two):
+    """What it used is made ready in all that come from the same memory."""
+    (vm,) = rehearsals(two)
+    assert [(r.argv[0], r.code) for r in vm.runs] == EXERCISES[:1]
+    assert vm not in two.host.vms.values() and vm.working_set == []
+    assert vm.flags & 8
+    for box in waiting(two), [two.host.vm(two.create_v2()["id"])]:
+        assert [v.working_set for v in box] == [[WORKING_PAGES]] * len(box)
+        assert not any(v.flags & 8 for v in box)
+    assert kept(two, 2) and len(rehearsals(two)) == 1
+
+
+def test_rehearsal_that_fails_is_no_reason_to_wait(make_daemon):
+    daemon = make_daemon("--pool", "0", "--standby", "1")
+    daemon.host.working_set_status = -95
+    assert ready(daemon) and kept(daemon, 1)
+    assert [v.working_set for v in waiting(daemon)] == [[]]
+    assert len(rehearsals(daemon)) == 1
 
 
 def test_who_takes_one_gets_it_as_its_own(two):

@@ -168,11 +168,14 @@ def test_full_disk(small_disk, daemon):
     """507, the sandbox runs on, nothing is left, and then it works again."""
     box = daemon.create()
     daemon.host.vm(box).pages = pages(100, 2000, 1)
+    daemon.host.vm(box).set_cgroup(0, 8 << 20)
     kept = snapshot(daemon, box)["id"]
     assert wait_until(lambda: len(objects(daemon)) == 3)
     before = free_bytes(small_disk)
     filler = small_disk / "filler"
-    for room in (0, 1 << 20, 7 << 20):
+    # The last sixteenth, 4 MiB, is for the disks of sandboxes that run. What
+    # a sandbox may be worth has to be there before anything is written ...
+    for room in (0, 1 << 20, 7 << 20, 11 << 20):
         with open(filler, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, free_bytes(small_disk) - room)
         for path, body in ((f"/v2/sandboxes/{box}/snapshots", {}),
