@@ -212,9 +212,10 @@
 /* Sandboxes that run ahead: most of them, how many without an option. */
 #define STANDBY_MAX 64u
 #define STANDBY_DEFAULT 2u
-/* Looking whether one is missing; right after one was taken; after a failure. */
+/* Looking whether one is missing; not so soon after somebody asked for one;
+ * after a failure. */
 #define STANDBY_LOOK_MS 500u
-#define STANDBY_REFILL_MS 300u
+#define STANDBY_QUIET_MS 1500u
 #define STANDBY_RETRY_S 10u
 #define STANDBY_RUN_TIMEOUT_S 60u
 

@@ -44,6 +44,7 @@ struct standby_set {
 	struct app *app;
 	unsigned int count;
 	struct loop_timer timer;
+	uint64_t wanted_ns; /* when somebody last asked for one */
 	struct standby places[STANDBY_MAX];
 	struct standby rehearsal; /* ends after its exercises */
 };
@@ -206,7 +207,8 @@ static void start(struct standby *s, const struct template *t)
 	sandbox_wait(s->sb, &s->waiter);
 }
 
-/* One at a time, and not while somebody waits for the machine. */
+/* One at a time, and not while somebody waits for the machine: who asks for one
+ * sandbox after the other would wait for standbys that come too late. */
 static void on_timer(struct loop_timer *timer)
 {
 	struct standby_set *set =
@@ -224,7 +226,8 @@ static void on_timer(struct loop_timer *timer)
 			return;
 	}
 	if (set->rehearsal.sb != NULL ||
-	    sandbox_set_starting(set->app->sandboxes))
+	    sandbox_set_starting(set->app->sandboxes) ||
+	    now_ns() < set->wanted_ns + STANDBY_QUIET_MS * NS_PER_MS)
 		return;
 	if (next != NULL) {
 		next->saved->base->rehearsed = true;
@@ -250,6 +253,7 @@ struct sandbox *standby_take(struct standby_set *set,
 	if (set == NULL || spec->tenant == 0 || !spec->may_use_template ||
 	    spec->cpus != CPUS_DEFAULT)
 		return NULL;
+	set->wanted_ns = now_ns();
 	for (unsigned int i = 0; i < set->count; i++) {
 		struct standby *s = &set->places[i];
 		struct sandbox *sb = s->sb;
@@ -259,7 +263,6 @@ struct sandbox *standby_take(struct standby_set *set,
 		s->sb = NULL;
 		/* So that its template does not count as unused. */
 		(void)template_for(set->app->templates, shape, &used);
-		look_later(set, STANDBY_REFILL_MS * NS_PER_MS);
 		return sb;
 	}
 	return NULL;
