@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -26,6 +27,8 @@ static const struct {
 	{ "python", "print(1)" },
 	{ "python", "print(1)" },
 };
+
+#define WORKING_SET_BYTES (VMM_WORKING_SET_MAX * sizeof(struct vmm_pages))
 
 struct standby {
 	struct standby_set *set;
@@ -62,12 +65,16 @@ static bool is_ready(const struct standby *s)
 
 /* --- Rehearsals ------------------------------------------------------------------- */
 
-/* Takes over `fd`, which a VMM has written. */
+/* Takes over `fd`, which a VMM has written: no more of it than can be right
+ * stays in memory. */
 static void keep_pages(struct saved_memory *base, int fd)
 {
 	cleanup_fd int sealed = saved_freeze(fd);
+	struct stat st;
 
-	if (sealed >= 0 && base->working_set_fd < 0)
+	if (sealed >= 0 && base->working_set_fd < 0 &&
+	    fstat(sealed, &st) == 0 &&
+	    (uint64_t)st.st_size <= WORKING_SET_BYTES)
 		base->working_set_fd = fd_take(&sealed);
 }
 

@@ -293,9 +293,9 @@ class VM:
             self.send(REPLY, seq)
         elif kind == WORKING_SET:
             assert self.flags & 8, "it did not rehearse"
-            os.write(fds[0], WORKING_PAGES)
+            os.write(fds[0], self.host.working_set)
             self.send(REPLY, seq, status=self.host.working_set_status,
-                      value=len(WORKING_PAGES))
+                      value=len(self.host.working_set))
         elif kind == SAVE:
             self.save(seq, struct.unpack_from("<I", rest)[0], fds)
 
@@ -681,6 +681,7 @@ class FakeHost:
         self.save_delay = 0
         self.seals = 1  # layers that a save seals
         self.working_set_status = 0
+        self.working_set = WORKING_PAGES
         self.quiesce = "ok"
         self.thaw = "ok"
         self.hooks_failed = 0

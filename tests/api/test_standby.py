@@ -64,9 +64,13 @@ def test_each_template_rehearses_once(two):
     assert kept(two, 2) and len(rehearsals(two)) == 1
 
 
-def test_rehearsal_that_fails_is_no_reason_to_wait(make_daemon):
+@pytest.mark.parametrize("how", ["error", "flood"])
+def test_rehearsal_that_fails_is_no_reason_to_wait(make_daemon, how):
     daemon = make_daemon("--pool", "0", "--standby", "1")
-    daemon.host.working_set_status = -95
+    if how == "error":
+        daemon.host.working_set_status = -95
+    else:
+        daemon.host.working_set = bytes((256 << 10) + 16)
     assert ready(daemon) and kept(daemon, 1)
     assert [v.working_set for v in waiting(daemon)] == [[]]
     assert len(rehearsals(daemon)) == 1
