@@ -115,6 +115,8 @@ def test_guest_panic(client, machines):
 def test_killed_agent(client, machines):
     sandbox = machines["agent"]
     sandbox.files.write("/root/kill.py", KILL_AGENT)
+    # the clock is for the death, not for Python's first start
+    sandbox.run("python3 -c 1", timeout=30).check()
     flight = InFlight(sandbox)
     deadline = time.monotonic() + 5
     # its next step after the write is its last: give it one to take
